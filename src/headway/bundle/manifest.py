@@ -1,0 +1,147 @@
+"""The manifest: what stands in a bundle, readable without running anything."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from headway.core import Plan, Schema, UsageError
+
+FORMAT_VERSION = 1
+
+TableFormat = Literal["f32", "int8"]
+DensePrecision = Literal["f32", "int8"]
+Verdict = Literal["pass", "fail", "not proven"]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Frozen, keyword-only, strict about unknown keys."""
+
+
+class FileEntry(_Struct):
+    """One file of the bundle: its path inside it, size and hash."""
+
+    path: str
+    size: Annotated[int, Meta(ge=0)]
+    sha256: Sha256
+
+
+class TableEntry(_Struct):
+    """How a table of the schema is stored: ``rows`` records of ``row_bytes`` each.
+
+    An f32 record is ``dim`` little-endian float32. An int8 record is ``dim`` bytes u, then
+    float32 scale and float32 bias; the value is ``scale * u + bias``.
+    """
+
+    name: str
+    path: str
+    format: TableFormat
+    rows: int
+    dim: int
+    row_bytes: int
+
+
+class Lookup(_Struct):
+    """One pooled or plain lookup and its columns in a tower's input ``embedded``."""
+
+    feature: str
+    table: str
+    start: int
+    width: int
+
+
+class TowerEntry(_Struct):
+    """A dense graph. Rows are queries for the query tower, candidates for the other.
+
+    Inputs, each present only if named in ``inputs``:
+        ``embedded``: float32 ``[rows, width]``, the vectors of ``lookups`` side by side.
+        ``sequence.F``, ``mask.F``: float32 ``[rows, max_length, dim]`` and ``[rows,
+        max_length]`` of sequence feature F (looked up by ids filled up with 0).
+        ``dense.F``: float32 ``[rows, width]`` of dense feature F.
+        ``hidden.I``: the query tower's I-th output, ``[queries, ...]``; candidate tower only.
+        ``row_to_query``: int64 ``[rows]``; candidate tower only.
+    Outputs: ``hidden.0``, ``hidden.1`` ... of the query tower; ``output``, float32
+    ``[rows, tasks]``, of the candidate tower.
+    """
+
+    path: str
+    precision: DensePrecision
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    lookups: tuple[Lookup, ...]
+    embedded_width: int
+
+
+class GuardEntry(_Struct):
+    """What the guard said about this bundle against the model it was made from."""
+
+    verdict: Verdict
+    margin_auc: float
+    delta_auc: float
+    delta_auc_low: float
+    delta_auc_high: float
+    auc_baseline: float
+    auc_optimized: float
+    delta_log_loss: float
+    delta_log_loss_low: float
+    delta_log_loss_high: float
+    calibration_baseline: float
+    calibration_optimized: float
+    rows: int
+    rows_to_decide: int | None
+    task: str
+
+
+class Choice(_Struct):
+    """One composition that was tried, what it cost and whether it was taken."""
+
+    name: str
+    tables: TableFormat
+    dense: DensePrecision
+    latency_us: float
+    size_bytes: int
+    max_error: float
+    chosen: bool
+    reason: str
+
+
+class Provenance(_Struct):
+    """Where the bundle comes from; plain facts for people."""
+
+    created_unix: int
+    headway: str
+    model: str
+    details: dict[str, str] = {}
+
+
+class Manifest(_Struct):
+    """Everything a server needs to know about a bundle."""
+
+    format_version: int
+    name: str
+    schema: Schema
+    tables: tuple[TableEntry, ...]
+    query_tower: TowerEntry | None
+    candidate_tower: TowerEntry
+    has_transforms: bool
+    golden_tolerance: float
+    plan: Plan
+    provenance: Provenance
+    files: tuple[FileEntry, ...]
+    guard: GuardEntry | None = None
+    choices: tuple[Choice, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a manifest that this version cannot read.
+
+        Raises:
+            UsageError: if the format is newer or older than ``FORMAT_VERSION``.
+        """
+        if self.format_version != FORMAT_VERSION:
+            raise UsageError(
+                f"bundle format {self.format_version} is not format {FORMAT_VERSION}, "
+                "which this version of Headway reads; write the bundle again"
+            )

@@ -1,0 +1,164 @@
+"""What a model eats: features with their scope, embedding tables, tasks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from headway.core.errors import UsageError
+
+Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Count = Annotated[int, Meta(ge=1, le=2**40)]
+
+
+class Scope(StrEnum):
+    """Whether a feature has one row per query or one row per candidate."""
+
+    QUERY = "query"
+    CANDIDATE = "candidate"
+
+
+class Pooling(StrEnum):
+    """How the embeddings of a bag become one vector; an empty bag gives zeros."""
+
+    SUM = "sum"
+    MEAN = "mean"
+
+
+class Link(StrEnum):
+    """How a model's raw output becomes the score that a client sees."""
+
+    SIGMOID = "sigmoid"
+    IDENTITY = "identity"
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Frozen, keyword-only, strict about unknown keys."""
+
+
+class Dense(_Struct, tag="dense"):
+    """``width`` float32 values a row; as a column ``[rows, width]``."""
+
+    name: Name
+    scope: Scope
+    width: Count = 1
+
+
+class Sparse(_Struct, tag="sparse"):
+    """One id a row into ``table``; as a column int64 ``[rows]``."""
+
+    name: Name
+    table: Name
+    scope: Scope
+
+
+class Bag(_Struct, tag="bag"):
+    """A set of ids a row, pooled into one vector; as a column ``Ragged``."""
+
+    name: Name
+    table: Name
+    scope: Scope
+    max_length: Count
+    pooling: Pooling = Pooling.SUM
+
+
+class Sequence(_Struct, tag="sequence"):
+    """An ordered list of ids a row, oldest first, not pooled; as a column ``Ragged``."""
+
+    name: Name
+    table: Name
+    scope: Scope
+    max_length: Count
+
+
+Feature = Dense | Sparse | Bag | Sequence
+IdFeature = Sparse | Bag | Sequence
+
+
+class Table(_Struct):
+    """An embedding table of ``rows`` vectors of ``dim`` values; features may share it."""
+
+    name: Name
+    rows: Count
+    dim: Count
+
+
+class Task(_Struct):
+    """One output of the model; ``link`` turns its raw value into the score."""
+
+    name: Name = "click"
+    link: Link = Link.SIGMOID
+
+
+class Schema(_Struct):
+    """The ordered features of a model, its tables and its tasks; checked on construction."""
+
+    features: tuple[Feature, ...]
+    tables: tuple[Table, ...]
+    tasks: tuple[Task, ...] = (Task(),)
+
+    def __post_init__(self) -> None:
+        """Refuse a schema that contradicts itself.
+
+        Raises:
+            UsageError: for an empty list, a duplicate name or an unknown table.
+        """
+        if not self.features or not self.tasks:
+            raise UsageError("a schema needs at least one feature and one task")
+        for kind, names in (
+            ("feature", [f.name for f in self.features]),
+            ("table", [t.name for t in self.tables]),
+            ("task", [t.name for t in self.tasks]),
+        ):
+            _refuse_duplicates(kind, names)
+        known = {t.name for t in self.tables}
+        for feature in self.id_features():
+            if feature.table not in known:
+                raise UsageError(
+                    f"feature {feature.name!r} uses the table {feature.table!r}, "
+                    f"which is not among the tables {sorted(known)}"
+                )
+
+    def id_features(self, scope: Scope | None = None) -> tuple[IdFeature, ...]:
+        """Return the features that look rows up, in order; of one scope if given."""
+        return tuple(f for f in self.of_scope(scope) if not isinstance(f, Dense))
+
+    def dense_features(self, scope: Scope | None = None) -> tuple[Dense, ...]:
+        """Return the dense features in order; of one scope if given."""
+        return tuple(f for f in self.of_scope(scope) if isinstance(f, Dense))
+
+    def of_scope(self, scope: Scope | None) -> tuple[Feature, ...]:
+        """Return the features of a scope in order, or all of them."""
+        return tuple(f for f in self.features if scope is None or f.scope == scope)
+
+    def table(self, name: str) -> Table:
+        """Return the table of that name.
+
+        Raises:
+            UsageError: if there is none.
+        """
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise UsageError(f"no table {name!r}; there are {sorted(t.name for t in self.tables)}")
+
+    def feature(self, name: str) -> Feature:
+        """Return the feature of that name.
+
+        Raises:
+            UsageError: if there is none.
+        """
+        for feature in self.features:
+            if feature.name == name:
+                return feature
+        raise UsageError(f"no feature {name!r}; there are {sorted(f.name for f in self.features)}")
+
+
+def _refuse_duplicates(kind: str, names: list[str]) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise UsageError(f"{kind} names must be unique, these are not: {twice}")

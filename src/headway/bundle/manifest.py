@@ -17,11 +17,7 @@ Verdict = Literal["pass", "fail", "not proven"]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Frozen, keyword-only, strict about unknown keys."""
-
-
-class FileEntry(_Struct):
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file of the bundle: its path inside it, size and hash."""
 
     path: str
@@ -29,7 +25,7 @@ class FileEntry(_Struct):
     sha256: Sha256
 
 
-class TableEntry(_Struct):
+class TableEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a table of the schema is stored: ``rows`` records of ``row_bytes`` each.
 
     An f32 record is ``dim`` little-endian float32. An int8 record is ``dim`` bytes u, then
@@ -44,7 +40,7 @@ class TableEntry(_Struct):
     row_bytes: int
 
 
-class Lookup(_Struct):
+class Lookup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One pooled or plain lookup and its columns in a tower's input ``embedded``."""
 
     feature: str
@@ -53,7 +49,7 @@ class Lookup(_Struct):
     width: int
 
 
-class TowerEntry(_Struct):
+class TowerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A dense graph. Rows are queries for the query tower, candidates for the other.
 
     Inputs, each present only if named in ``inputs``:
@@ -75,7 +71,7 @@ class TowerEntry(_Struct):
     embedded_width: int
 
 
-class GuardEntry(_Struct):
+class GuardEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the guard said about this bundle against the model it was made from."""
 
     verdict: Verdict
@@ -95,7 +91,7 @@ class GuardEntry(_Struct):
     task: str
 
 
-class Choice(_Struct):
+class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One composition that was tried, what it cost and whether it was taken."""
 
     name: str
@@ -108,7 +104,7 @@ class Choice(_Struct):
     reason: str
 
 
-class Provenance(_Struct):
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the bundle comes from; plain facts for people."""
 
     created_unix: int
@@ -117,7 +113,7 @@ class Provenance(_Struct):
     details: dict[str, str] = {}
 
 
-class Manifest(_Struct):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a server needs to know about a bundle."""
 
     format_version: int

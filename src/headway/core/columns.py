@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-Array = NDArray[np.float32] | NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +92,8 @@ class Ragged:
         return cls(values, offsets)
 
 
-Column = NDArray[np.float32] | NDArray[np.int64] | Ragged
+Column = NDArray[Any] | Ragged
+"""float32 ``[rows, width]``, int64 ``[rows]``, or ragged int64."""
 Columns = Mapping[str, Column]
 """Feature name to column; all columns of one scope have the same number of rows."""
 

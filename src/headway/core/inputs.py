@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from headway.core.columns import Columns, Ragged
 from headway.core.schema import Schema, Sequence
 
-ModelInput = NDArray[np.float32] | NDArray[np.int64] | tuple[NDArray[np.int64], NDArray[np.generic]]
+ModelInput = NDArray[Any] | tuple[NDArray[np.int64], NDArray[Any]]
 
 
 def model_inputs(columns: Columns, schema: Schema) -> dict[str, ModelInput]:

@@ -36,11 +36,7 @@ class Link(StrEnum):
     IDENTITY = "identity"
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Frozen, keyword-only, strict about unknown keys."""
-
-
-class Dense(_Struct, tag="dense"):
+class Dense(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="dense"):
     """``width`` float32 values a row; as a column ``[rows, width]``."""
 
     name: Name
@@ -48,7 +44,7 @@ class Dense(_Struct, tag="dense"):
     width: Count = 1
 
 
-class Sparse(_Struct, tag="sparse"):
+class Sparse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="sparse"):
     """One id a row into ``table``; as a column int64 ``[rows]``."""
 
     name: Name
@@ -56,7 +52,7 @@ class Sparse(_Struct, tag="sparse"):
     scope: Scope
 
 
-class Bag(_Struct, tag="bag"):
+class Bag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bag"):
     """A set of ids a row, pooled into one vector; as a column ``Ragged``."""
 
     name: Name
@@ -66,7 +62,9 @@ class Bag(_Struct, tag="bag"):
     pooling: Pooling = Pooling.SUM
 
 
-class Sequence(_Struct, tag="sequence"):
+class Sequence(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="sequence"
+):
     """An ordered list of ids a row, oldest first, not pooled; as a column ``Ragged``."""
 
     name: Name
@@ -79,7 +77,7 @@ Feature = Dense | Sparse | Bag | Sequence
 IdFeature = Sparse | Bag | Sequence
 
 
-class Table(_Struct):
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An embedding table of ``rows`` vectors of ``dim`` values; features may share it."""
 
     name: Name
@@ -87,14 +85,14 @@ class Table(_Struct):
     dim: Count
 
 
-class Task(_Struct):
+class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One output of the model; ``link`` turns its raw value into the score."""
 
     name: Name = "click"
     link: Link = Link.SIGMOID
 
 
-class Schema(_Struct):
+class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ordered features of a model, its tables and its tasks; checked on construction."""
 
     features: tuple[Feature, ...]

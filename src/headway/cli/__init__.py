@@ -1,6 +1,5 @@
 """The command line: parses, wires and prints; alone in reading the environment."""
 
+from headway.cli.app import main
 
-def main() -> None:
-    """Run the command line."""
-    raise SystemExit(2)
+__all__ = ["main"]

@@ -1,0 +1,127 @@
+"""Strict YAML into frozen settings: a wrong key names its path and the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from headway.core import ConfigError
+
+_MAX_BYTES = 1 << 20
+_UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`(?: - at `(?P<path>[^`]*)`)?")
+_STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+|\.\.\.)\]")
+
+T = TypeVar("T")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Plain data only: no aliases (a small file could mean a huge one), no duplicate keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise ConfigError(f"line {mark.line + 1}: aliases (*name) are not read; write it out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                line = key_node.start_mark.line + 1
+                raise ConfigError(f"line {line}: the key {key_node.value!r} stands twice")
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path, kind: type[T]) -> T:
+    """Return the file's content as an instance of the settings struct ``kind``.
+
+    Raises:
+        ConfigError: if the file is missing, too large, not YAML, or does not fit ``kind``; the
+            message names the file and the path of the key.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    if len(raw) > _MAX_BYTES:
+        raise ConfigError(f"the config {path} has {len(raw)} bytes; the limit is {_MAX_BYTES}")
+    try:
+        content = yaml.load(raw, _StrictLoader)  # noqa: S506 - a SafeLoader made stricter
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        first = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not YAML that can be read: {first}") from error
+    return convert(content, kind, str(path))
+
+
+def convert(content: object, kind: type[T], source: str) -> T:
+    """Return decoded YAML or JSON as ``kind``.
+
+    Raises:
+        ConfigError: naming ``source``, the path of the wrong key and the nearest valid one.
+    """
+    try:
+        return msgspec.convert(content, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(str(error), content, kind)}") from error
+
+
+def _explain(message: str, content: object, kind: type) -> str:
+    match = _UNKNOWN.search(message)
+    if match is None:
+        return message.replace("`$.", "`").replace(" - at `$`", "")
+    key, path = match["key"], match["path"] or "$"
+    place = path.removeprefix("$").lstrip(".") or "the top level"
+    valid = _keys_at(msgspec.inspect.type_info(kind), content, _STEP.findall(path), key)
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(valid))}"
+    return f"unknown key {key!r} at {place}; {hint}"
+
+
+def _keys_at(info: Any, content: Any, steps: list[tuple[str, str]], key: str) -> list[str]:
+    """Walk types and content side by side; where a list index is hidden, take the item at fault."""
+    info = _pick(info, content)
+    if not steps:
+        return [field.encode_name for field in getattr(info, "fields", ())]
+    (name, index), rest = steps[0], steps[1:]
+    if name and isinstance(info, msgspec.inspect.StructType):
+        field = next((f for f in info.fields if f.encode_name == name), None)
+        inner = content.get(name) if isinstance(content, dict) else None
+        return _keys_at(field.type, inner, rest, key) if field else []
+    if isinstance(info, msgspec.inspect.DictType):
+        values = list(content.values()) if isinstance(content, dict) else []
+        return _first_with(info.value_type, values, rest, key)
+    item = getattr(info, "item_type", None)
+    values = content if isinstance(content, list) else []
+    if index.isdigit():
+        values = values[int(index) : int(index) + 1]
+    return _first_with(item, values, rest, key) if item is not None else []
+
+
+def _first_with(info: Any, values: list[Any], steps: list[tuple[str, str]], key: str) -> list[str]:
+    for value in values:
+        if not steps and isinstance(value, dict) and key not in value:
+            continue
+        found = _keys_at(info, value, steps, key)
+        if found:
+            return found
+    return []
+
+
+def _pick(info: Any, content: Any) -> Any:
+    """Of a union, return the struct that the content's tag names, or the only struct."""
+    if not isinstance(info, msgspec.inspect.UnionType):
+        return info
+    structs = [t for t in info.types if isinstance(t, msgspec.inspect.StructType)]
+    for struct in structs:
+        tag = content.get(struct.tag_field) if isinstance(content, dict) else None
+        if tag is not None and tag == struct.tag:
+            return struct
+    return structs[0] if structs else info.types[0]

@@ -1,0 +1,92 @@
+"""What the demo found, in the form it is printed, drawn and given to machines."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headway.bundle import Choice, GuardEntry
+
+Percentiles = dict[str, float]
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the two served models.
+
+    Attributes:
+        auc: on the rows that judge.
+        latency_ms: query size to ``p50``, ``p95``, ``p99`` over HTTP on an idle server.
+        lbt_qps, lbt_cps: latency-bounded throughput in queries and candidates per second.
+        size_bytes: on disk.
+    """
+
+    auc: float
+    latency_ms: dict[str, Percentiles]
+    lbt_qps: float
+    lbt_cps: float
+    size_bytes: int
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One measured rate: latencies in ms from intended arrival; ``met`` the SLA or not."""
+
+    rate_qps: float
+    p50_ms: float
+    tail_ms: float
+    queries: int
+    met: bool
+
+
+class Harness(msgspec.Struct, frozen=True, kw_only=True):
+    """What the load generator itself costs, measured against a target that answers at once."""
+
+    null_p50_ms: float
+    null_p99_ms: float
+    lag_p99_ms: float
+
+
+class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything ``headway demo`` found; ``ratio`` is optimized over baseline."""
+
+    machine: str
+    date: str
+    seconds: float
+    sla: str
+    best_auc: float
+    baseline: Side
+    optimized: Side
+    ratio: dict[str, float | dict[str, Percentiles]]
+    guard: GuardEntry
+    steps: list[GuardStep]
+    choices: list[Choice]
+    composition: str
+    torch_in_server: bool
+    harness: Harness
+    points: dict[str, list[Point]]
+    files: dict[str, str]
+
+
+class GuardStep(msgspec.Struct, frozen=True, kw_only=True):
+    """The guard's word on one step of the chain."""
+
+    name: str
+    guard: GuardEntry
+
+
+def ratios(baseline: Side, optimized: Side) -> dict[str, float | dict[str, Percentiles]]:
+    """Return optimized over baseline for every figure; latency by size and percentile."""
+    return {
+        "size_bytes": optimized.size_bytes / baseline.size_bytes,
+        "lbt_qps": _over(optimized.lbt_qps, baseline.lbt_qps),
+        "lbt_cps": _over(optimized.lbt_cps, baseline.lbt_cps),
+        "latency_ms": {
+            size: {
+                name: _over(optimized.latency_ms[size][name], value)
+                for name, value in percentiles.items()
+            }
+            for size, percentiles in baseline.latency_ms.items()
+        },
+    }
+
+
+def _over(a: float, b: float) -> float:
+    return a / b if b else float("nan")

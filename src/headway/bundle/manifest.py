@@ -14,6 +14,8 @@ FORMAT_VERSION = 1
 TableFormat = Literal["f32", "int8"]
 DensePrecision = Literal["f32", "int8"]
 Verdict = Literal["pass", "fail", "not proven"]
+ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+"""What the server calls a model; safe in a URL and as a folder name."""
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -117,7 +119,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Everything a server needs to know about a bundle."""
 
     format_version: int
-    name: str
+    name: ModelName
     schema: Schema
     tables: tuple[TableEntry, ...]
     query_tower: TowerEntry | None

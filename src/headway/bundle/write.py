@@ -1,0 +1,236 @@
+"""Writes a bundle so that it is there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headway.bundle import layout
+from headway.bundle.golden import Golden, encode_golden
+from headway.bundle.manifest import (
+    FORMAT_VERSION,
+    Choice,
+    DensePrecision,
+    FileEntry,
+    GuardEntry,
+    Lookup,
+    Manifest,
+    Provenance,
+    TableEntry,
+    TableFormat,
+    TowerEntry,
+)
+from headway.bundle.read import Bundle, read_bundle
+from headway.core import BundleError, Plan, Schema, UsageError
+
+_BLOCK = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TablePart:
+    """A table as records: uint8 ``[rows, row_bytes]`` from ``pack_table``."""
+
+    format: TableFormat
+    records: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TowerPart:
+    """A dense graph as ONNX bytes, with the inputs that ``TowerEntry`` describes."""
+
+    onnx: bytes
+    precision: DensePrecision
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    lookups: tuple[Lookup, ...] = ()
+    embedded_width: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class BundleParts:
+    """All that goes into a bundle; vary with ``dataclasses.replace``.
+
+    Attributes:
+        name: what the server calls the model.
+        tables: one entry for each table of the schema.
+        query_tower: None where no work depends on the query alone.
+        transforms_json: raw features to ids and values, or None if callers send encoded ones.
+        golden: queries with the raw outputs of exactly these parts.
+        golden_tolerance: largest absolute difference accepted when they are replayed.
+        guard: the verdict on this composition, or None where none was sought.
+        profiles: file stem to JSON, stored under ``profiles/``.
+        report_html: the report, or None.
+    """
+
+    name: str
+    schema: Schema
+    tables: Mapping[str, TablePart]
+    query_tower: TowerPart | None
+    candidate_tower: TowerPart
+    golden: tuple[Golden, ...]
+    golden_tolerance: float
+    provenance: Provenance
+    transforms_json: bytes | None = None
+    plan: Plan = field(default_factory=Plan)
+    guard: GuardEntry | None = None
+    choices: tuple[Choice, ...] = ()
+    profiles: Mapping[str, bytes] = field(default_factory=dict)
+    report_html: str | None = None
+
+
+def write_bundle(path: str | Path, parts: BundleParts, *, overwrite: bool = False) -> Bundle:
+    """Write a bundle, read it back and put it in place.
+
+    Everything is written and synced in a hidden folder beside the target, read back as a
+    server would, and only then renamed. A reader finds the old bundle, the new one or, for the
+    moment between two renames when overwriting, none; never a mixture. Open memory maps of an
+    overwritten bundle stay valid.
+
+    Args:
+        path: the folder to create; missing parents are made.
+        parts: what to write.
+        overwrite: replace a bundle that is there; never any other folder.
+
+    Raises:
+        UsageError: if the target exists, or the parts do not fit together.
+        BundleError: if the disk refuses, or what was written cannot be read back.
+    """
+    target = Path(path).absolute()
+    _check_target(target, overwrite=overwrite)
+    work = target.parent / f".{target.name}.{secrets.token_hex(8)}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write_files(work, parts)
+        read_bundle(work)
+        _put_in_place(work, target)
+    except OSError as error:
+        raise BundleError(
+            f"the bundle {str(target)!r} could not be written: {error.strerror or error}; "
+            "nothing was changed there, mend the cause and write again"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return read_bundle(target)
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    if not (target.exists() or target.is_symlink()):
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise UsageError(f"{str(target)!r} is not a folder; choose another path for the bundle")
+    if not any(target.iterdir()):
+        return
+    if not overwrite:
+        raise UsageError(f"{str(target)!r} exists; choose another path or ask to overwrite it")
+    if not (target / layout.MANIFEST).is_file():
+        raise UsageError(f"{str(target)!r} is not a bundle and will not be overwritten")
+
+
+def _put_in_place(work: Path, target: Path) -> None:
+    if not target.exists() or not any(target.iterdir()):
+        work.rename(target)
+    else:
+        old = work.with_name(work.name + ".old")
+        target.rename(old)
+        try:
+            work.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _sync(target.parent)
+
+
+def _write_files(work: Path, parts: BundleParts) -> None:
+    for folder in (layout.TABLES, layout.TOWERS, layout.PROFILES):
+        (work / folder).mkdir(parents=True)
+    files: list[FileEntry] = []
+    tables = tuple(_write_table(work, name, part, files) for name, part in parts.tables.items())
+    query_tower = None
+    if parts.query_tower is not None:
+        query_tower = _write_tower(work, "query", parts.query_tower, files)
+    candidate_tower = _write_tower(work, "candidate", parts.candidate_tower, files)
+    contents = {layout.GOLDEN: encode_golden(parts.golden, parts.schema)}
+    if parts.transforms_json is not None:
+        contents[layout.TRANSFORMS] = parts.transforms_json
+    if parts.report_html is not None:
+        contents[layout.REPORT] = parts.report_html.encode()
+    for name, profile in parts.profiles.items():
+        contents[f"{layout.PROFILES}/{name}.json"] = profile
+    files.extend(_write_file(work, name, data) for name, data in contents.items())
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        name=parts.name,
+        schema=parts.schema,
+        tables=tables,
+        query_tower=query_tower,
+        candidate_tower=candidate_tower,
+        has_transforms=parts.transforms_json is not None,
+        golden_tolerance=parts.golden_tolerance,
+        plan=parts.plan,
+        provenance=parts.provenance,
+        files=tuple(files),
+        guard=parts.guard,
+        choices=parts.choices,
+    )
+    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    entry = _write_file(work, layout.MANIFEST, encoded)
+    _write_file(work, layout.SEAL, layout.seal_of(entry.sha256))
+    for folder in (layout.TABLES, layout.TOWERS, layout.PROFILES, "."):
+        _sync(work / folder)
+
+
+def _write_table(work: Path, name: str, part: TablePart, files: list[FileEntry]) -> TableEntry:
+    if part.records.ndim != 2 or part.records.dtype != np.uint8:
+        raise UsageError(f"table {name!r} must be records from pack_table, uint8 [rows, bytes]")
+    rows, length = part.records.shape
+    dim = length // 4 if part.format == "f32" else length - 8
+    entry = _write_file(work, f"{layout.TABLES}/{name}.bin", np.ascontiguousarray(part.records))
+    files.append(entry)
+    return TableEntry(
+        name=name, path=entry.path, format=part.format, rows=rows, dim=dim, row_bytes=length
+    )
+
+
+def _write_tower(work: Path, name: str, part: TowerPart, files: list[FileEntry]) -> TowerEntry:
+    entry = _write_file(work, f"{layout.TOWERS}/{name}.onnx", part.onnx)
+    files.append(entry)
+    return TowerEntry(
+        path=entry.path,
+        precision=part.precision,
+        inputs=part.inputs,
+        outputs=part.outputs,
+        lookups=part.lookups,
+        embedded_width=part.embedded_width,
+    )
+
+
+def _write_file(work: Path, name: str, data: bytes | NDArray[np.uint8]) -> FileEntry:
+    if name not in {layout.MANIFEST, layout.SEAL}:
+        layout.check_path(name)
+    view = memoryview(data) if isinstance(data, bytes) else data.reshape(-1).data
+    digest = hashlib.sha256()
+    with (work / name).open("xb") as file:
+        for start in range(0, len(view), _BLOCK):
+            digest.update(view[start : start + _BLOCK])
+            file.write(view[start : start + _BLOCK])
+        file.flush()
+        os.fsync(file.fileno())
+    return FileEntry(path=name, size=len(view), sha256=digest.hexdigest())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

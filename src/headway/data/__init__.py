@@ -1,1 +1,83 @@
-"""Room to come."""
+"""Readers, splits, feature transforms and a synthetic generator; never loads torch."""
+
+from headway.data.dataset import Dataset
+from headway.data.encoders import (
+    Buckets,
+    BucketSettings,
+    Encoder,
+    EncodingSettings,
+    Hashing,
+    Identity,
+    Scaling,
+    Vocabulary,
+    VocabularySettings,
+)
+from headway.data.histories import earlier_rows
+from headway.data.prepare import Prepared, load_data, prepare
+from headway.data.readers import RawTable, read_raw
+from headway.data.settings import (
+    BagSettings,
+    ColumnSplit,
+    Condition,
+    CriteoReader,
+    DataSettings,
+    DenseSettings,
+    FeatureSettings,
+    FrappeReader,
+    HistorySettings,
+    LabelSettings,
+    MovieLensReader,
+    OrderSplit,
+    ReaderSettings,
+    SequenceSettings,
+    SparseSettings,
+    SplitSettings,
+    TableReader,
+    TableSettings,
+    TimeSplit,
+    UserSplit,
+)
+from headway.data.splits import Split, split_rows
+from headway.data.transforms import Transforms
+
+__all__ = [
+    "BagSettings",
+    "BucketSettings",
+    "Buckets",
+    "ColumnSplit",
+    "Condition",
+    "CriteoReader",
+    "DataSettings",
+    "Dataset",
+    "DenseSettings",
+    "Encoder",
+    "EncodingSettings",
+    "FeatureSettings",
+    "FrappeReader",
+    "Hashing",
+    "HistorySettings",
+    "Identity",
+    "LabelSettings",
+    "MovieLensReader",
+    "OrderSplit",
+    "Prepared",
+    "RawTable",
+    "ReaderSettings",
+    "Scaling",
+    "SequenceSettings",
+    "SparseSettings",
+    "Split",
+    "SplitSettings",
+    "TableReader",
+    "TableSettings",
+    "TimeSplit",
+    "Transforms",
+    "UserSplit",
+    "Vocabulary",
+    "VocabularySettings",
+    "earlier_rows",
+    "load_data",
+    "prepare",
+    "read_raw",
+    "split_rows",
+]

@@ -1,0 +1,211 @@
+"""The training recipe: shuffled batches, early stopping on the valid rows, seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import torch
+from msgspec import Meta
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the name all of torch uses
+
+from headway.core import DataError, Link, UsageError
+from headway.data import Dataset
+from headway.measure import auc
+from headway.models.batches import batch_features, predict
+from headway.models.layers import RankingModel
+from headway.models.optimizers import TableAdagrad
+
+Positive = Annotated[int, Meta(ge=1)]
+Rate = Annotated[float, Meta(gt=0.0)]
+Strength = Annotated[float, Meta(ge=0.0)]
+
+
+class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a model is trained.
+
+    Attributes:
+        epochs: most passes over the training rows.
+        batch_size: rows a step.
+        learning_rate: of the dense parts (AdamW).
+        table_learning_rate: of the tables (Adagrad on touched rows).
+        weight_decay: of the dense parts, decoupled, as a share of the learning rate.
+        table_weight_decay: L2 on the touched rows of tables.
+        decay: factor on both learning rates after each epoch.
+        patience: epochs without a better valid AUC before training stops.
+        seed: of the order of rows and of dropout; the same seed on the same number of threads
+            gives the same weights.
+    """
+
+    epochs: Positive = 10
+    batch_size: Positive = 2048
+    learning_rate: Rate = 1e-3
+    table_learning_rate: Rate = 0.05
+    weight_decay: Strength = 0.0
+    table_weight_decay: Strength = 0.0
+    decay: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    patience: Positive = 2
+    seed: Annotated[int, Meta(ge=0)] = 0
+
+
+class Epoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one pass over the rows gave: mean training loss and valid AUC (mean over tasks)."""
+
+    epoch: int
+    loss: float
+    valid_auc: float
+
+
+class TrainResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The epochs of a training run; the model holds the weights of ``best_epoch``."""
+
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    valid_auc: float
+
+
+class TrainProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where training stands after a batch; ``loss`` is the mean of the epoch so far."""
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+
+
+Report = Callable[[TrainProgress], None]
+
+
+def train(
+    model: RankingModel,
+    train_rows: Dataset,
+    valid_rows: Dataset,
+    settings: TrainSettings,
+    progress: Report | None = None,
+) -> TrainResult:
+    """Fit a model in place and leave it with the weights that had the best valid AUC.
+
+    Args:
+        model: as ``build_model`` returned it, or trained before.
+        train_rows: impressions to learn from.
+        valid_rows: impressions that choose the epoch; no others may judge the model.
+        settings: how.
+        progress: called after each batch.
+
+    Raises:
+        DataError: if labels are not 0 and 1 with both present, or the loss is not finite.
+        UsageError: if a task is not a click-like one.
+    """
+    _check(train_rows, "training")
+    _check(valid_rows, "valid")
+    run = _Run(model, train_rows, settings)
+    history: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+    best_epoch, best_auc = 0, -1.0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        for epoch in range(1, settings.epochs + 1):
+            loss = run.epoch(epoch, progress)
+            score = mean_auc(valid_rows.labels, predict(model, valid_rows))
+            history.append(Epoch(epoch=epoch, loss=loss, valid_auc=score))
+            if score > best_auc:
+                best_epoch, best_auc = epoch, score
+                best = {name: t.detach().clone() for name, t in model.state_dict().items()}
+            elif epoch - best_epoch >= settings.patience:
+                break
+    model.load_state_dict(best)
+    model.eval()
+    return TrainResult(history=tuple(history), best_epoch=best_epoch, valid_auc=best_auc)
+
+
+def mean_auc(labels: NDArray[np.float32], raw: NDArray[np.float32]) -> float:
+    """Return the mean over tasks of the AUC."""
+    return float(np.mean([auc(labels[:, t], raw[:, t]) for t in range(labels.shape[1])]))
+
+
+class _Run:
+    """The optimisers and the order of rows of one training run."""
+
+    def __init__(self, model: RankingModel, rows: Dataset, settings: TrainSettings) -> None:
+        self._model = model
+        self._rows = rows
+        self._settings = settings
+        self._rng = np.random.default_rng(settings.seed)
+        tables = set(model.tables.parameters())
+        dense = [p for p in model.parameters() if p not in tables]
+        self._dense = torch.optim.AdamW(
+            dense, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self._tables = TableAdagrad(
+            [model.table(t.name) for t in rows.schema.tables],
+            settings.table_learning_rate,
+            settings.table_weight_decay,
+        )
+
+    def epoch(self, epoch: int, progress: Report | None) -> float:
+        """Pass over all rows once and return the mean loss."""
+        self._set_rates(epoch)
+        self._model.train()
+        size = self._settings.batch_size
+        batches = -(-len(self._rows) // size)
+        total = 0.0
+        for number, rows in enumerate(self._shuffled(size), start=1):
+            loss = self._step(rows)
+            if not np.isfinite(loss):
+                raise DataError(
+                    f"the loss became {loss} in batch {number} of epoch {epoch}; look for huge "
+                    "dense values, or lower learning_rate and table_learning_rate"
+                )
+            total += loss
+            if progress is not None:
+                progress(
+                    TrainProgress(
+                        epoch=epoch,
+                        epochs=self._settings.epochs,
+                        batch=number,
+                        batches=batches,
+                        loss=total / number,
+                    )
+                )
+        return total / batches
+
+    def _shuffled(self, size: int) -> Iterator[NDArray[np.int64]]:
+        order = self._rng.permutation(len(self._rows)).astype(np.int64)
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+    def _step(self, rows: NDArray[np.int64]) -> float:
+        labels = torch.from_numpy(self._rows.labels[rows])
+        raw = self._model(batch_features(self._rows, rows))
+        loss = F.binary_cross_entropy_with_logits(raw, labels)
+        self._dense.zero_grad()
+        self._tables.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._dense.step()
+        self._tables.step()
+        return loss.item()
+
+    def _set_rates(self, epoch: int) -> None:
+        factor = self._settings.decay ** (epoch - 1)
+        for group in self._dense.param_groups:
+            group["lr"] = self._settings.learning_rate * factor
+        self._tables.learning_rate = self._settings.table_learning_rate * factor
+
+
+def _check(dataset: Dataset, which: str) -> None:
+    for index, task in enumerate(dataset.schema.tasks):
+        if task.link is not Link.SIGMOID:
+            raise UsageError(
+                f"task {task.name!r} has the link {task.link}; training fits sigmoid tasks only"
+            )
+        found = np.unique(dataset.labels[:, index])
+        if not np.array_equal(found, [0.0, 1.0]):
+            raise DataError(
+                f"the {which} labels of task {task.name!r} must be 0 and 1 with both present; "
+                f"found {found[:5].tolist()} in {len(dataset)} rows"
+            )

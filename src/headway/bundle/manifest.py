@@ -74,10 +74,17 @@ class TowerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class GuardEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the guard said about this bundle against the model it was made from."""
+    """What the guard said about this bundle against the model it was made from.
+
+    Differences are the bundle's figure minus the model's; ``low`` and ``high`` bound them at the
+    one-sided ``confidence`` each. ``rows_to_decide`` is None once the verdict is decided.
+    """
 
     verdict: Verdict
+    reason: str
+    confidence: float
     margin_auc: float
+    margin_log_loss: float
     delta_auc: float
     delta_auc_low: float
     delta_auc_high: float

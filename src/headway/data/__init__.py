@@ -38,6 +38,7 @@ from headway.data.settings import (
     UserSplit,
 )
 from headway.data.splits import Split, split_rows
+from headway.data.synthetic import Synthetic, SyntheticSettings, generate, synthetic_schema
 from headway.data.transforms import Transforms
 
 __all__ = [
@@ -68,6 +69,8 @@ __all__ = [
     "SparseSettings",
     "Split",
     "SplitSettings",
+    "Synthetic",
+    "SyntheticSettings",
     "TableReader",
     "TableSettings",
     "TimeSplit",
@@ -76,8 +79,10 @@ __all__ = [
     "Vocabulary",
     "VocabularySettings",
     "earlier_rows",
+    "generate",
     "load_data",
     "prepare",
     "read_raw",
     "split_rows",
+    "synthetic_schema",
 ]

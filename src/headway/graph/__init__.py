@@ -1,1 +1,30 @@
-"""Room to come."""
+"""From any torch module to tables and two small dense graphs: capture, partition, lower."""
+
+from importlib.util import find_spec
+
+from headway.core import MissingDependencyError
+
+for _package in ("torch", "onnx", "onnxscript"):
+    if find_spec(_package) is None:
+        raise MissingDependencyError(_package, "optimize", "capturing a model")
+
+from headway.graph.capture import Captured, Part, PartKind, capture
+from headway.graph.golden import example_columns, golden_queries
+from headway.graph.layout import Tower
+from headway.graph.lower import Lowered, TowerGraph, lower
+from headway.graph.partition import Partition, partition
+
+__all__ = [
+    "Captured",
+    "Lowered",
+    "Part",
+    "PartKind",
+    "Partition",
+    "Tower",
+    "TowerGraph",
+    "capture",
+    "example_columns",
+    "golden_queries",
+    "lower",
+    "partition",
+]

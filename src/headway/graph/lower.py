@@ -1,0 +1,171 @@
+"""Towers become ONNX bytes that run with any number of rows, also none."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch.export import Dim, export
+
+from headway.bundle import Lookup
+from headway.core import CaptureError
+from headway.graph.layout import Tower
+from headway.graph.partition import Partition
+
+EXAMPLE_ROWS = 3
+EXAMPLE_QUERIES = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TowerGraph:
+    """A tower as ONNX, with what ``bundle.TowerEntry`` says about it."""
+
+    onnx: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    lookups: tuple[Lookup, ...]
+    embedded_width: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lowered:
+    """A model without torch.
+
+    Attributes:
+        query_tower: None if nothing depends on the query alone.
+        candidate_tower: gives the raw outputs.
+        tables: float32 ``[rows, dim]`` by schema table; views of the model's parameters.
+        notes: what was hoisted and what stopped, as sentences.
+    """
+
+    query_tower: TowerGraph | None
+    candidate_tower: TowerGraph
+    tables: dict[str, NDArray[np.float32]]
+    notes: tuple[str, ...]
+
+
+def lower(partition: Partition) -> Lowered:
+    """Return a partition's towers as float32 ONNX graphs and its tables as arrays.
+
+    Raises:
+        CaptureError: if a tower holds an operation that ONNX has not.
+    """
+    query = None if partition.query is None else _tower(partition.query, "query")
+    tables = {
+        name: np.ascontiguousarray(table.detach().cpu().float().numpy())
+        for name, table in partition.tables.items()
+    }
+    return Lowered(query, _tower(partition.candidate, "candidate"), tables, partition.notes)
+
+
+def _tower(tower: Tower, scope: str) -> TowerGraph:
+    model = _export(tower, scope)
+    _name_dims(model)
+    _count_axes_from_the_front(model)
+    _forget_origins(model)
+    onnx.checker.check_model(model)
+    return TowerGraph(
+        model.SerializeToString(),
+        tower.inputs,
+        tower.outputs,
+        tower.lookups,
+        tower.embedded_width,
+    )
+
+
+def _export(tower: Tower, scope: str) -> onnx.ModelProto:
+    rows, queries = Dim("rows", min=2), Dim("queries", min=2)
+    examples, dims = [], []
+    places = tower.module.graph.find_nodes(op="placeholder")
+    for name, node in zip(tower.inputs, places, strict=True):
+        value = node.meta["val"]
+        per_query = scope == "candidate" and name.startswith("hidden.")
+        count = EXAMPLE_QUERIES if per_query else EXAMPLE_ROWS
+        dtype = torch.float32 if value.dtype.is_floating_point else value.dtype
+        examples.append(torch.zeros((count, *value.shape[1:]), dtype=dtype))
+        dims.append({0: queries if per_query else rows})
+    with _quiet():
+        try:
+            program = export(
+                tower.module.float(), tuple(examples), dynamic_shapes=tuple(dims), strict=False
+            )
+            made = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                verbose=False,
+                input_names=list(tower.inputs),
+                output_names=list(tower.outputs),
+            )
+        except Exception as error:
+            raise CaptureError(
+                f"the {scope} tower cannot be written as ONNX: {type(error).__name__}: {error}"
+            ) from error
+    if made is None:
+        raise CaptureError(f"the {scope} tower gave no ONNX program; this is a bug of Headway")
+    return made.model_proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _name_dims(model: onnx.ModelProto) -> None:
+    """Call the symbolic axes of inputs and outputs what they are."""
+    known: dict[str, str] = {}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param and dim.dim_param not in known:
+                known[dim.dim_param] = "queries" if value.name.startswith("hidden.") else "rows"
+            if dim.dim_param:
+                dim.dim_param = known[dim.dim_param]
+
+
+def _count_axes_from_the_front(model: onnx.ModelProto) -> None:
+    """Write negative axes of reductions as positive ones.
+
+    ONNX Runtime 1.31 leaves an empty input as it is when the axis is negative.
+    """
+    shapes: dict[str, int] = {}
+    for value in (*model.graph.input, *model.graph.value_info):
+        shapes[value.name] = len(value.type.tensor_type.shape.dim)
+    constants = {c.name: c for c in model.graph.initializer}
+    for node in model.graph.node:
+        if not node.op_type.startswith("Reduce") or len(node.input) < 2:
+            continue
+        axes = numpy_helper.to_array(constants[node.input[1]])
+        rank = shapes.get(node.input[0])
+        if rank is None or (axes >= 0).all():
+            continue
+        name = f"{node.output[0]}_axes"
+        model.graph.initializer.append(numpy_helper.from_array(axes % rank, name))
+        node.input[1] = name
+
+
+def _forget_origins(model: onnx.ModelProto) -> None:
+    """Drop notes of source lines: a bundle says nothing of the machine that made it."""
+    graph = model.graph
+    holders: list[Any] = [model, graph, *graph.node, *graph.value_info, *graph.input]
+    for holder in (*holders, *graph.output, *graph.initializer):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    model.producer_name = "headway"
+    model.producer_version = ""

@@ -1,0 +1,300 @@
+"""The ASGI application: routes, bodies, errors; one pass from request to reply."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from math import ceil
+from typing import Any
+
+import msgspec
+
+from headway.core import (
+    Clock,
+    HeadwayError,
+    MethodNotAllowedError,
+    NotFoundError,
+    NotImplementedByUsError,
+    NotReadyError,
+    OverloadedError,
+    QueryError,
+    TooLargeError,
+    UnsupportedMediaError,
+)
+from headway.server import describe
+from headway.server.endpoint import ClientGoneError, Endpoint, Receive
+from headway.server.metrics import render
+from headway.server.settings import ServedModel, ServerSettings
+from headway.server.tensors import JSON, Headers
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Reply = tuple[Headers, bytes]
+Handler = Callable[["Incoming"], Awaitable[Reply]]
+
+_log = logging.getLogger("headway.server")
+_TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_CLOSE = (b"connection", b"close")
+_NOT_OFFERED = (
+    "/v2/repository/models/",
+    "/v2/systemsharedmemory",
+    "/v2/cudasharedmemory",
+    "/v2/trace",
+    "/v2/logging",
+)
+
+
+class BodyTimeoutError(HeadwayError):
+    """The client took too long to send its request."""
+
+    status = 408
+
+
+class Incoming:
+    """A request whose headers are known and whose body may still be on its way.
+
+    Attributes:
+        receive: gives the next ASGI event.
+        header_length: the header Inference-Header-Content-Length, or None.
+        declared: the header Content-Length, or None.
+    """
+
+    __slots__ = ("_settings", "declared", "header_length", "receive")
+
+    def __init__(self, scope: dict[str, Any], receive: Receive, settings: ServerSettings) -> None:
+        self.receive = receive
+        self.header_length: int | None = None
+        self.declared: int | None = None
+        self._settings = settings
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                self.declared = _number(name, value)
+            elif name == b"inference-header-content-length":
+                self.header_length = _number(name, value)
+            elif name == b"content-encoding" and value.strip().lower() != b"identity":
+                raise UnsupportedMediaError(
+                    f"content-encoding {_shown(value)} is not read here; send the body plain"
+                )
+
+    async def body(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            TooLargeError: before it is read if its length is declared, else on the way.
+            BodyTimeoutError: if it does not come in time.
+            ClientGoneError: if the client closes the connection instead.
+        """
+        limit = self._settings.max_body_bytes
+        if self.declared is not None and self.declared > limit:
+            raise _too_large(limit)
+        try:
+            async with asyncio.timeout(self._settings.body_timeout_s):
+                return await self._read(limit)
+        except TimeoutError:
+            raise BodyTimeoutError(
+                f"the body did not come within {self._settings.body_timeout_s:g} s"
+            ) from None
+
+    async def _read(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            event = await self.receive()
+            if event["type"] == "http.disconnect":
+                raise ClientGoneError("the client closed the connection")
+            part = event["body"]
+            if not event["more_body"] and not parts:
+                return part if len(part) <= limit else _refuse(limit)
+            size += len(part)
+            if size > limit:
+                _refuse(limit)
+            parts.append(part)
+            if not event["more_body"]:
+                return b"".join(parts)
+
+
+class App:
+    """Serves models over HTTP; one per event loop, started by the lifespan protocol.
+
+    Attributes:
+        failure: why a model could not be started, if one could not.
+    """
+
+    def __init__(
+        self, models: Sequence[ServedModel], settings: ServerSettings, clock: Clock
+    ) -> None:
+        self._models = models
+        self._settings = settings
+        self._clock = clock
+        self._endpoints: list[Endpoint] = []
+        self._draining = False
+        self.failure: Exception | None = None
+        self._routes: dict[str, tuple[str, Handler]] = {
+            "/v2": ("GET", self._metadata),
+            "/v2/health/live": ("GET", self._live),
+            "/v2/health/ready": ("GET", self._ready),
+            "/v2/models/stats": ("GET", self._all_stats),
+            "/v2/repository/index": ("POST", self._index),
+            "/metrics": ("GET", self._metrics),
+        }
+
+    def drain(self) -> None:
+        """Report not ready and refuse new queries; those accepted go on."""
+        self._draining = True
+        for endpoint in self._endpoints:
+            endpoint.drain()
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request, or run the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        status = 200
+        try:
+            handler = self._route(scope["path"], scope["method"])
+            headers, body = await handler(Incoming(scope, receive, self._settings))
+        except ClientGoneError:
+            return
+        except HeadwayError as error:
+            status, (headers, body) = error.status, _error_reply(error)
+        except Exception:  # noqa: BLE001 - one bad request must not end in silence
+            _log.exception("%s %s failed", scope["method"], _shown(scope["raw_path"]))
+            status, (headers, body) = 500, _error_reply(HeadwayError("internal error"))
+        headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _route(self, path: str, method: str) -> Handler:
+        route = self._routes.get(path)
+        if route is None:
+            if path.startswith(_NOT_OFFERED):
+                raise NotImplementedByUsError("Headway does not offer this part of the protocol")
+            names = sorted({model.name for model in self._models})
+            raise NotFoundError(f"nothing is at {path[:256]!r}; the models are {names}")
+        if route[0] != method:
+            raise MethodNotAllowedError(f"{path} takes {route[0]}, not {method}")
+        return route[1]
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            for model in self._models:
+                endpoint = Endpoint(model, self._settings, self._clock)
+                self._endpoints.append(endpoint)
+                self._add_routes(endpoint)
+        except Exception as error:  # noqa: BLE001 - told to whoever starts the server
+            self.failure = error
+            self.close()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def close(self) -> None:
+        """Stop all workers; again is harmless."""
+        for endpoint in self._endpoints:
+            endpoint.close()
+
+    def _add_routes(self, endpoint: Endpoint) -> None:
+        model = endpoint.model
+
+        async def infer(request: Incoming) -> Reply:
+            body = await request.body()
+            length = request.header_length
+            if length is not None and length > len(body):
+                raise QueryError(
+                    f"Inference-Header-Content-Length {length} is more than the body's "
+                    f"{len(body)} bytes"
+                )
+            return await endpoint.infer(body, length, request.receive)
+
+        async def rank(request: Incoming) -> Reply:
+            return await endpoint.rank(await request.body(), request.receive)
+
+        async def stats(_: Incoming) -> Reply:
+            return _json({"model_stats": [describe.model_statistics(model, endpoint.metrics)]})
+
+        metadata, config = (
+            _fixed(describe.model_metadata(model)),
+            _fixed(describe.model_config(model)),
+        )
+        root = f"/v2/models/{model.name}"
+        for base in (root, f"{root}/versions/{model.version}"):
+            self._routes[base] = ("GET", metadata)
+            self._routes[f"{base}/config"] = ("GET", config)
+            self._routes[f"{base}/ready"] = ("GET", self._ready)
+            self._routes[f"{base}/stats"] = ("GET", stats)
+            self._routes[f"{base}/infer"] = ("POST", infer)
+        self._routes[f"/v1/rank/{model.name}"] = ("POST", rank)
+
+    async def _metadata(self, _: Incoming) -> Reply:
+        return _json(describe.server_metadata())
+
+    async def _live(self, _: Incoming) -> Reply:
+        return _json({"live": True})
+
+    async def _ready(self, _: Incoming) -> Reply:
+        if self._draining:
+            raise NotReadyError("the server is shutting down")
+        return _json({"ready": True})
+
+    async def _all_stats(self, _: Incoming) -> Reply:
+        stats = [describe.model_statistics(e.model, e.metrics) for e in self._endpoints]
+        return _json({"model_stats": stats})
+
+    async def _index(self, request: Incoming) -> Reply:
+        await request.body()
+        state = "UNAVAILABLE" if self._draining else "READY"
+        return _json(
+            [
+                {"name": m.name, "version": m.version, "state": state, "reason": ""}
+                for m in self._models
+            ]
+        )
+
+    async def _metrics(self, _: Incoming) -> Reply:
+        return [_TEXT], render(endpoint.metrics for endpoint in self._endpoints)
+
+
+def _fixed(content: object) -> Handler:
+    body = msgspec.json.encode(content)
+
+    async def handler(_: Incoming) -> Reply:
+        return [JSON], body
+
+    return handler
+
+
+def _json(content: object) -> Reply:
+    return [JSON], msgspec.json.encode(content)
+
+
+def _error_reply(error: HeadwayError) -> Reply:
+    headers = [JSON]
+    if isinstance(error, OverloadedError):
+        headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after_s))))
+    elif isinstance(error, NotReadyError):
+        headers.append((b"retry-after", b"1"))
+    elif isinstance(error, TooLargeError | BodyTimeoutError):
+        headers.append(_CLOSE)
+    return headers, msgspec.json.encode({"error": str(error)})
+
+
+def _number(name: bytes, value: bytes) -> int:
+    if not value.isdigit() or len(value) > 18:
+        raise QueryError(f"header {name.decode()} must be a whole number, not {_shown(value)}")
+    return int(value)
+
+
+def _shown(value: bytes) -> str:
+    return ascii(value[:64].decode("latin-1"))
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(f"the body is over the limit of {limit} bytes")
+
+
+def _refuse(limit: int) -> bytes:
+    raise _too_large(limit)

@@ -1,0 +1,182 @@
+"""One model's calls: decode, execute, apply the link, encode."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headway.core import (
+    Clock,
+    DeadlineError,
+    HeadwayError,
+    Link,
+    NotReadyError,
+    Query,
+    Schema,
+)
+from headway.scheduler import Completion, Outcome
+from headway.server.executor import Executor, Ticket
+from headway.server.metrics import ModelMetrics
+from headway.server.rank import RankCodec
+from headway.server.settings import ServedModel, ServerSettings
+from headway.server.tensors import Headers, InferCodec
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+_WATCH_AFTER_S = 0.02
+
+
+class ModelOutputError(HeadwayError):
+    """The model failed or gave something that is no number; the query was fine."""
+
+
+class ClientGoneError(HeadwayError):
+    """The client closed the connection; nobody is there to read a reply."""
+
+
+class _Call(Protocol):
+    @property
+    def query(self) -> Query: ...
+
+
+C_contra = TypeVar("C_contra", bound=_Call, contravariant=True)
+
+
+class _Encoder(Protocol[C_contra]):
+    def encode(self, call: C_contra, scores: NDArray[np.float32]) -> tuple[Headers, bytes]: ...
+
+
+class Endpoint:
+    """A served model with its workers; made in the event loop that it answers in."""
+
+    def __init__(self, model: ServedModel, settings: ServerSettings, clock: Clock) -> None:
+        self.model = model
+        self._clock = clock
+        self._executor = Executor(model, clock)
+        self._infer = InferCodec(model.name, model.version, model.schema, settings)
+        self._rank = RankCodec(model, settings)
+        self._linking = Linking(model.schema)
+        self._watchers: set[asyncio.Task[None]] = set()
+        self.metrics = ModelMetrics(
+            model.name, model.version, self._executor.load, self._executor.batch_sizes
+        )
+
+    async def infer(
+        self, body: bytes, header_length: int | None, receive: Receive
+    ) -> tuple[Headers, bytes]:
+        """Answer an infer call of the Open Inference Protocol.
+
+        Raises:
+            HeadwayError: with the status that the client is to see.
+        """
+        try:
+            call = self._infer.decode(body, header_length)
+        except HeadwayError:
+            self.metrics.turned_away(invalid=True)
+            raise
+        return await self._answer(self._infer, call, receive)
+
+    async def rank(self, body: bytes, receive: Receive) -> tuple[Headers, bytes]:
+        """Answer a rank call.
+
+        Raises:
+            HeadwayError: with the status that the client is to see.
+        """
+        try:
+            call = self._rank.decode(body)
+        except HeadwayError:
+            self.metrics.turned_away(invalid=True)
+            raise
+        return await self._answer(self._rank, call, receive)
+
+    def drain(self) -> None:
+        """Refuse new queries; those accepted go on."""
+        self._executor.drain()
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._executor.close()
+
+    async def _answer(
+        self, encoder: _Encoder[C_contra], call: C_contra, receive: Receive
+    ) -> tuple[Headers, bytes]:
+        arrived = self._clock.now()
+        try:
+            ticket = self._executor.submit(call.query, arrived)
+        except HeadwayError:
+            self.metrics.turned_away(invalid=False)
+            raise
+        completion = await self._end_of(ticket, receive)
+        self.metrics.count(completion, call.query.size, self._clock.now())
+        if completion.outcome is not Outcome.DONE:
+            raise _failure(completion.outcome)
+        return encoder.encode(call, self._linking.scores(ticket.out))
+
+    async def _end_of(self, ticket: Ticket, receive: Receive) -> Completion:
+        # Most queries end sooner than it pays to watch whether their client is still there.
+        loop = asyncio.get_running_loop()
+        watch = loop.call_later(_WATCH_AFTER_S, self._watch, ticket, receive)
+        try:
+            return await ticket.ended
+        except asyncio.CancelledError:
+            # The limit for draining is reached. The reply is still owed, and there is one.
+            self._executor.cancel(ticket)
+            raise NotReadyError("the server stopped before the scores were there") from None
+        finally:
+            watch.cancel()
+
+    def _watch(self, ticket: Ticket, receive: Receive) -> None:
+        task = asyncio.get_running_loop().create_task(self._cancel_if_gone(ticket, receive))
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
+
+    async def _cancel_if_gone(self, ticket: Ticket, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._executor.cancel(ticket)
+
+
+class Linking:
+    """Applies each task's link to raw outputs."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._tasks = len(schema.tasks)
+        self._sigmoid = [i for i, task in enumerate(schema.tasks) if task.link is Link.SIGMOID]
+
+    def scores(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the scores of raw outputs float32 ``[rows, tasks]``.
+
+        Returns:
+            float32 ``[rows]`` for one task, else ``[rows, tasks]``; may share memory with raw.
+
+        Raises:
+            ModelOutputError: if a raw output is NaN or infinite.
+        """
+        if not np.logical_and.reduce(np.isfinite(raw), axis=None):
+            raise ModelOutputError("the model gave NaN or infinity for this query")
+        if self._tasks == 1:
+            flat = raw.reshape(-1)
+            return sigmoid(flat) if self._sigmoid else flat
+        out = raw.copy()
+        if self._sigmoid:
+            out[:, self._sigmoid] = sigmoid(raw[:, self._sigmoid])
+        return out
+
+
+def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return 1 / (1 + exp(-x)), precise at both ends and without overflow."""
+    small = np.exp(-np.abs(x))
+    top = np.where(x >= 0, np.float32(1), small)
+    np.add(small, np.float32(1), out=small)
+    return np.divide(top, small, out=top)
+
+
+def _failure(outcome: Outcome) -> HeadwayError:
+    if outcome is Outcome.EXPIRED:
+        return DeadlineError("the query's time was up before its scores were there")
+    if outcome is Outcome.CANCELLED:
+        return ClientGoneError("the client closed the connection")
+    return ModelOutputError("the model failed on this query; other queries are not affected")

@@ -1,0 +1,113 @@
+"""From a bundle on disk to runners that reproduce its golden rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from headway.bundle import Bundle, Manifest, read_bundle
+from headway.core import BundleError, HeadwayError
+from headway.engine.compiled import CompiledModel, CompiledRunner, Tower
+from headway.engine.ranker import Ranker, raw_outputs
+from headway.engine.tables import TableRecords
+
+TablePlacement = Literal["copy", "map"]
+
+
+class LoadedModel:
+    """A verified bundle, ready to make runners.
+
+    Attributes:
+        bundle: what was read.
+        model: tables and sessions that all runners share.
+    """
+
+    def __init__(self, bundle: Bundle, model: CompiledModel) -> None:
+        self.bundle = bundle
+        self.model = model
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    @property
+    def transforms_json(self) -> bytes | None:
+        """The transforms from raw features, or None if the bundle has none."""
+        return self.bundle.transforms_json
+
+    def runner(self) -> CompiledRunner:
+        """Return a new runner, for one thread."""
+        return self.model.runner()
+
+
+def load_model(
+    source: str | Path | Bundle,
+    *,
+    tables: TablePlacement = "copy",
+    threads: int | None = None,
+) -> LoadedModel:
+    """Read and check a bundle, build its engines, and replay its golden queries.
+
+    Args:
+        source: a bundle, or where it is.
+        tables: ``copy`` into memory of this process, where large pages make lookups up to half
+            faster; or ``map`` the files, so that several processes share one copy.
+        threads: threads inside one run of a tower; by default what the bundle's plan says.
+
+    Raises:
+        BundleError: if the bundle is damaged, does not fit together, or an output of a golden
+            query differs from the recorded one by more than the manifest's
+            ``golden_tolerance``, in units of the raw output.
+    """
+    bundle = source if isinstance(source, Bundle) else read_bundle(source)
+    manifest = bundle.manifest
+    query = manifest.query_tower
+    model = CompiledModel(
+        manifest.schema,
+        {entry.name: _records(bundle, entry.name, tables) for entry in manifest.tables},
+        None if query is None else Tower(query, bundle.tower_bytes("query")),
+        Tower(manifest.candidate_tower, bundle.tower_bytes("candidate")),
+        threads=manifest.plan.threads if threads is None else threads,
+    )
+    loaded = LoadedModel(bundle, model)
+    _replay(loaded)
+    return loaded
+
+
+def load(path: str | Path) -> Ranker:
+    """Load a bundle for scoring in this process.
+
+    Raises:
+        BundleError: as ``load_model``.
+    """
+    loaded = load_model(path)
+    return Ranker(loaded.manifest.schema, loaded.runner())
+
+
+def _records(bundle: Bundle, name: str, placement: TablePlacement) -> TableRecords:
+    entry, records = bundle.table_entry(name), bundle.table(name)
+    if placement == "copy":
+        records = np.array(records)
+    return TableRecords(entry.format, entry.dim, records)
+
+
+def _replay(loaded: LoadedModel) -> None:
+    """Score the golden queries, each whole and alone, as when they were recorded."""
+    runner, manifest = loaded.runner(), loaded.manifest
+    for number, (query, expected) in enumerate(loaded.bundle.golden):
+        try:
+            (found,) = raw_outputs(runner, [query], len(manifest.schema.tasks))
+        except HeadwayError:
+            raise
+        except Exception as error:  # whatever ONNX Runtime raises, the bundle cannot be served
+            raise BundleError(f"golden query {number} cannot be scored: {error}") from error
+        worst = float(np.abs(found - expected).max(initial=0.0))
+        if not worst <= manifest.golden_tolerance:  # also when it is NaN
+            raise BundleError(
+                f"golden query {number} does not reproduce: an output differs by {worst:.3g}, "
+                f"accepted are {manifest.golden_tolerance:.3g}; write the bundle again on a "
+                "machine like this one, or raise the tolerance there"
+            )

@@ -4,9 +4,10 @@ from importlib.util import find_spec
 
 from headway.core import MissingDependencyError
 
-for _package in ("torch", "onnx", "onnxscript"):
-    if find_spec(_package) is None:
-        raise MissingDependencyError(_package, "optimize", "capturing a model")
+if find_spec("torch") is None:
+    raise MissingDependencyError("torch", "optimize", "capturing a model")
+if find_spec("onnx") is None or find_spec("onnxscript") is None:
+    raise MissingDependencyError("onnxscript", "optimize", "writing a model as ONNX")
 
 from headway.graph.capture import Captured, Part, PartKind, capture
 from headway.graph.golden import example_columns, golden_queries

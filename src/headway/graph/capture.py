@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -208,7 +208,8 @@ def _export(flat: _Flat, tensors: list[Tensor], parts: list[Part]) -> ExportedPr
             dims.append({0: rows + 1 if part.kind is PartKind.OFFSETS else rows})
     try:
         program = export(flat, tuple(tensors), dynamic_shapes=(tuple(dims),))
-        return program.run_decompositions({})
+        # Makes it functional: in-place operations are gone, linear and embedding stay whole.
+        return cast("ExportedProgram", program.run_decompositions({}))
     except Exception as error:
         raise _explained(error, flat, "capturing") from error
 

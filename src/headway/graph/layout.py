@@ -63,7 +63,7 @@ def _pack(graph: fx.Graph, names: dict[fx.Node, str], tables: dict[str, str]) ->
     starts: dict[fx.Node, int] = {}
     for slot in order:
         starts[slot] = sum(widths[s] for s in starts)
-    with graph.inserting_after(_last_input(graph)):
+    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
         packed = graph.placeholder("packed")
     names[packed] = EMBEDDED
     like = order[0].meta["val"]
@@ -79,10 +79,6 @@ def _pack(graph: fx.Graph, names: dict[fx.Node, str], tables: dict[str, str]) ->
         )
         for slot in order
     )
-
-
-def _last_input(graph: fx.Graph) -> fx.Node:
-    return graph.find_nodes(op="placeholder")[-1]
 
 
 def _runs(join: fx.Node, slots: list[fx.Node]) -> list[list[fx.Node]]:
@@ -112,28 +108,18 @@ def _replace(
     """Read every lookup from the packed input, neighbours in one piece."""
     total = int(packed.meta["val"].shape[1])
     pieces: dict[tuple[int, int], fx.Node] = {(0, total): packed}
-    anchor = packed
 
     def piece(start: int, stop: int) -> fx.Node:
-        nonlocal anchor
         if (start, stop) not in pieces:
-            with graph.inserting_after(anchor):
+            with graph.inserting_after(packed):
                 pieces[start, stop] = emit(graph, aten.slice.Tensor, packed, 1, start, stop)
-            anchor = pieces[start, stop]
         return pieces[start, stop]
 
     for join in graph.find_nodes(op="call_function", target=aten.cat.default):
-        parts: list[fx.Node] = []
-        spans: list[tuple[int, int] | None] = []
-        for part in cast("list[fx.Node]", join.args[0]):
-            span = (starts[part], starts[part] + widths[part]) if part in starts else None
-            last = spans[-1] if spans else None
-            if span and last and last[1] == span[0]:
-                spans[-1] = (last[0], span[1])
-                continue
-            spans.append(span)
-            parts.append(part)
-        nodes = [piece(*s) if s else p for p, s in zip(parts, spans, strict=True)]
+        nodes = [
+            piece(starts[run[0]], starts[run[-1]] + widths[run[-1]]) if run[0] in starts else run[0]
+            for run in _neighbours(cast("list[fx.Node]", join.args[0]), starts, widths)
+        ]
         if len(nodes) == 1:
             join.replace_all_uses_with(nodes[0])
             graph.erase_node(join)
@@ -142,3 +128,18 @@ def _replace(
     for slot, start in starts.items():
         if slot.users:
             slot.replace_all_uses_with(piece(start, start + widths[slot]))
+
+
+def _neighbours(
+    parts: list[fx.Node], starts: dict[fx.Node, int], widths: dict[fx.Node, int]
+) -> list[list[fx.Node]]:
+    """Group the parts that lie side by side in the packed input; others stand alone."""
+    groups: list[list[fx.Node]] = []
+    for part in parts:
+        last = groups[-1][-1] if groups else None
+        joins = last in starts and part in starts and starts[last] + widths[last] == starts[part]
+        if joins:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    return groups

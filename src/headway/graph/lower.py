@@ -20,6 +20,7 @@ from headway.bundle import Lookup
 from headway.core import CaptureError
 from headway.graph.layout import Tower
 from headway.graph.partition import Partition
+from headway.graph.towers import ROW_TO_QUERY
 
 EXAMPLE_ROWS = 3
 EXAMPLE_QUERIES = 2
@@ -70,6 +71,7 @@ def lower(partition: Partition) -> Lowered:
 def _tower(tower: Tower, scope: str) -> TowerGraph:
     model = _export(tower, scope)
     _name_dims(model)
+    _gather_directly(model)
     _count_axes_from_the_front(model)
     _forget_origins(model)
     onnx.checker.check_model(model)
@@ -158,6 +160,17 @@ def _count_axes_from_the_front(model: onnx.ModelProto) -> None:
         name = f"{node.output[0]}_axes"
         model.graph.initializer.append(numpy_helper.from_array(axes % rank, name))
         node.input[1] = name
+
+
+def _gather_directly(model: onnx.ModelProto) -> None:
+    """Take out the reshape of ``row_to_query`` to what it is already."""
+    graph = model.graph
+    for node in [n for n in graph.node if n.op_type == "Reshape" and n.input[0] == ROW_TO_QUERY]:
+        for user in graph.node:
+            for i, name in enumerate(user.input):
+                if name == node.output[0]:
+                    user.input[i] = ROW_TO_QUERY
+        graph.node.remove(node)
 
 
 def _forget_origins(model: onnx.ModelProto) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import SymInt, Tensor, fx
 
 from headway.core import Bag, CaptureError, IdFeature, Pooling, Schema, Scope, Sequence
-from headway.graph.capture import Captured, Part, PartKind
+from headway.graph.capture import Captured, PartKind
 from headway.graph.layout import LOOKUP, Tower, finish
 from headway.graph.scope import Blocks, Constant, Form, Ids, PerTower, Whole, scope_of, widest
 from headway.graph.simplify import aten, value_of, where
@@ -137,7 +137,7 @@ class _Interpreter:
             value = cast("Callable[..., Any]", node.target)(*args, **kwargs)
         return Constant(tuple(value) if isinstance(value, list) else value)
 
-    def _known(self, node: fx.Node) -> object:
+    def _known(self, node: fx.Node) -> Any:
         return cast("Constant", self.towers.forms[node]).value
 
     def _emit(self, node: fx.Node, scope: Scope, forms: list[Form]) -> Form:

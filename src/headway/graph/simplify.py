@@ -130,13 +130,10 @@ def _same_type(node: fx.Node) -> bool:
 def _whole_slice(node: fx.Node) -> bool:
     if node.target is not aten.slice.Tensor:
         return False
-    source, dim, start, stop, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
-    if start not in {None, 0} or step != 1:
-        return False
-    length = cast("fx.Node", source).meta["val"].shape[dim]
-    return stop is None or (
-        isinstance(stop, int) and stop >= (length if _static(length) else 2**62)
-    )
+    before, after = cast("fx.Node", node.args[0]).meta["val"], node.meta["val"]
+    step = node.args[4] if len(node.args) > 4 else 1
+    # A symbolic size equals itself only if nothing was cut off.
+    return bool(step == 1) and [str(s) for s in before.shape] == [str(s) for s in after.shape]
 
 
 def _static(size: object) -> bool:
@@ -185,13 +182,13 @@ def _join(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     flat = [_flat(module.graph, p, prod(sizes)) for p, sizes in zip(parts, inner, strict=True)]
     joined = emit(module.graph, aten.cat.default, flat, -1)
     joined.meta = {**node.meta, "val": joined.meta["val"]}
-    return _reshape(node, joined) or joined
+    return _reshape(node, joined)
 
 
 def _lookup(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """Look ids up first and change the shape of the vectors after."""
     ids = cast("fx.Node", node.args[1])
-    if not isinstance(ids, fx.Node) or ids.target is not aten.reshape.default:
+    if ids.target is not aten.reshape.default:
         return None
     found = emit(module.graph, aten.embedding.default, node.args[0], ids.args[0])
     found.meta = {**node.meta, "val": found.meta["val"]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
-import torch
 from torch import SymInt, Tensor, fx, nn
 
 from headway.core import CaptureError, Scope

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from pathlib import Path
+from typing import Annotated
 
-import click
 import typer
 
 from headway import __version__
-from headway.core import HeadwayError
+from headway.cli.terminal import Terminal
+from headway.core import HeadwayError, parse_sla
 
 app = typer.Typer(
     name="headway",
@@ -21,27 +22,192 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Where to write; default: out/NAME.")]
+DataPath = Annotated[
+    Path | None, typer.Option("--data", help="Read the data here, not where the config says.")
+]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see examples/.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
+SlaText = Annotated[str, typer.Option("--sla", help="Tail-latency target, like p95=25ms.")]
 
-def _version(*, value: bool) -> None:
+
+def _print_version(value: bool) -> None:
     if value:
         typer.echo(f"headway {__version__}")
         raise typer.Exit
 
 
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and stop.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Make ranking models small and fast without measurable loss, and serve them."""
+
+
+@app.command(epilog="Example: headway demo --out out/demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where to write.")] = Path("out/demo"),
+    rows: Annotated[
+        int, typer.Option("--rows", min=2000, help="Impressions to train on.")
+    ] = 300_000,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.5, help="Length of one load measurement.")
+    ] = 4.0,
+    sla: SlaText = "p95=25ms",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of data, training and load.")] = 0,
+    json: Json = False,
+) -> None:
+    """Train, optimise, serve and measure on generated data: the whole product in minutes."""
+    from headway.cli.demo import DemoSettings, run_demo
+
+    settings = DemoSettings(out=out, rows=rows, seconds=seconds, sla=parse_sla(sla), seed=seed)
+    raise typer.Exit(run_demo(settings, Terminal(json=json)))
+
+
+@app.command(epilog="Example: headway train examples/movielens.yaml --out out/movielens-checkpoint")
+def train(config: ConfigFile, data: DataPath = None, out: Out = None, json: Json = False) -> None:
+    """Fit the model that a config describes and write a checkpoint."""
+    from headway.cli.training import show_training, train_config
+
+    terminal = Terminal(json=json)
+    folder = out or Path("out") / f"{config.stem}-checkpoint"
+    show_training(train_config(config, data, folder, terminal).report, terminal)
+
+
+@app.command(epilog="Example: headway optimize examples/movielens.yaml --out out/movielens")
+def optimize(
+    config: ConfigFile,
+    data: DataPath = None,
+    out: Out = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Use this trained model, do not train.")
+    ] = None,
+    allow_unproven: Annotated[
+        bool, typer.Option("--allow-unproven", help="Exit with 0 though the guard has not passed.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train (or take a checkpoint), make it small and fast under the guard, write a bundle.
+
+    Exits with 3 if the guard did not pass. The bundle is then written all the same when it is
+    only not proven, labelled so.
+    """
+    from headway.cli.optimizing import optimize_config
+
+    terminal = Terminal(json=json)
+    folder = out or Path("out") / config.stem
+    code = optimize_config(
+        config, data, folder, checkpoint, terminal, allow_unproven=allow_unproven
+    )
+    raise typer.Exit(code)
+
+
+@app.command(epilog="Example: headway inspect out/movielens")
+def inspect(bundle: BundlePath, json: Json = False) -> None:
+    """Show what stands in a bundle: features, tables, towers, guard, what was tried."""
+    from headway.cli import inspecting
+
+    inspecting.inspect(bundle, Terminal(json=json))
+
+
+@app.command(epilog="Example: headway validate out/movielens")
+def validate(bundle: BundlePath, json: Json = False) -> None:
+    """Check every hash of a bundle, build its engines and replay its golden queries."""
+    from headway.cli import inspecting
+
+    inspecting.validate(bundle, Terminal(json=json))
+
+
+@app.command(epilog="Example: headway serve out/movielens --port 8000")
+def serve(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="A bundle, or a checkpoint to serve it unoptimised."),
+    ],
+    name: Annotated[str | None, typer.Option("--name", help="Serve under this name.")] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="0 takes any free port.")
+    ] = 8000,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Permit a host that others can reach.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Default: one per usable core.")
+    ] = None,
+    split_size: Annotated[
+        int | None, typer.Option("--split-size", min=1, help="Most candidates in one chunk.")
+    ] = None,
+    batch_candidates: Annotated[
+        int | None,
+        typer.Option("--batch-candidates", min=0, help="Batch chunks up to this; 0: never."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Serve a bundle over HTTP: Open Inference Protocol v2 and POST /v1/rank."""
+    from headway.cli import serving
+    from headway.server import ServerSettings
+
+    settings = ServerSettings(host=host, port=port, allow_remote=allow_remote)
+    changes = serving.PlanChanges(workers, split_size, batch_candidates)
+    serving.serve(path, name, changes, settings, Terminal(json=json))
+
+
+@app.command(
+    epilog="Examples: headway bench http://127.0.0.1:8000 --sla p95=25ms | "
+    "headway bench out/movielens --rate 500 --seconds 10"
+)
+def bench(
+    target: Annotated[
+        str, typer.Argument(metavar="URL|BUNDLE", help="A running server, or a bundle to serve.")
+    ],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Needed if the server has several models.")
+    ] = None,
+    sla: SlaText = "p95=25ms",
+    workload: Annotated[
+        str, typer.Option("--workload", help="production, lognormal or fixed:N candidates.")
+    ] = "production",
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Measure this rate only, in queries/s.")
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="Length of one run.")] = 5.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of arrivals, sizes, ids.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write an HTML page with plots here.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Fire open-loop Poisson load and find the highest rate at which the SLA holds.
+
+    With --rate, measures that rate alone and exits with 3 if the SLA was not met.
+    """
+    from headway.cli.benching import BenchSettings, run_bench
+
+    settings = BenchSettings(
+        sla=parse_sla(sla), workload=workload, rate=rate, seconds=seconds, seed=seed, report=report
+    )
+    raise typer.Exit(run_bench(target, model, settings, Terminal(json=json)))
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Show what this machine has and what Headway would use of it."""
+    from headway.cli import inspecting
+
+    inspecting.doctor(Terminal(json=json))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 ok, 1 failed, 2 usage, 3 guard or SLA not met."""
     try:
-        code = app(args=arguments, standalone_mode=False)
-    except click.exceptions.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        sys.stderr.write("stopped\n")
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        app(args=arguments)
     except HeadwayError as error:
         sys.stderr.write(f"headway: {error}\n")
         sys.exit(error.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+_FIGURE = re.compile(r"^([-+]?[\d.,]+(e[-+]\d+)?( ?(ms|us|s|x|%|B|kB|MB|GB|numbers))?)?$")
 
 
 class Terminal:
@@ -48,9 +52,16 @@ class Terminal:
         """Print a table of the result, unless JSON was asked for."""
         if self.json:
             return
-        table = Table(title=Text(title), title_justify="left", header_style="bold")
+        table = Table(
+            title=Text(title, style="bold"),
+            title_justify="left",
+            header_style="bold",
+            box=box.SIMPLE_HEAD,
+            show_header=any(head),
+        )
         for i, name in enumerate(head):
-            table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
+            figures = i > 0 and all(_FIGURE.match(row[i]) for row in rows)
+            table.add_column(name, justify="right" if figures else "left", no_wrap=i == 0)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._out.print(table)

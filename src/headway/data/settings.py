@@ -165,14 +165,14 @@ class DenseSettings(_Settings, tag_field="kind", tag="dense", frozen=True, kw_on
 
 
 class SparseSettings(_Settings, tag_field="kind", tag="sparse", frozen=True, kw_only=True):
-    """One id a row; with a list of names, one feature of its own column for each.
+    """One id a row; with lists of names and columns, one feature for each pair.
 
     ``column`` and ``table`` are the name itself where they are not given.
     """
 
     name: str | tuple[str, ...]
     scope: Scope
-    column: str | None = None
+    column: str | tuple[str, ...] | None = None
     table: str | None = None
 
 
@@ -266,14 +266,14 @@ def _expand(feature: FeatureSettings) -> tuple[FeatureSettings, ...]:
     if isinstance(feature, BagSettings | SequenceSettings):
         column = feature.column or feature.name
         return (replace(feature, column=column, table=feature.table or feature.name),)
-    if isinstance(feature.name, str):
-        column = feature.column or feature.name
-        return (replace(feature, column=column, table=feature.table or feature.name),)
-    if feature.column:
-        raise UsageError(f"features {list(feature.name)} cannot all read {feature.column!r}")
+    names = (feature.name,) if isinstance(feature.name, str) else feature.name
+    columns = feature.column or names
+    columns = (columns,) if isinstance(columns, str) else columns
+    if len(columns) != len(names):
+        raise UsageError(f"features {list(names)} need as many columns, not {list(columns)}")
     return tuple(
-        replace(feature, name=name, column=name, table=feature.table or name)
-        for name in feature.name
+        replace(feature, name=name, column=column, table=feature.table or name)
+        for name, column in zip(names, columns, strict=True)
     )
 
 

@@ -275,14 +275,14 @@ def _worth(
     world: _World, columns: Mapping[str, NDArray[Any]], weights: Mapping[str, float]
 ) -> Floats:
     terms = [weight * world.effects[name][columns[name]] for name, weight in weights.items()]
-    return np.sum(terms, axis=0, dtype=np.float64)
+    total: Floats = np.sum(terms, axis=0, dtype=np.float64)
+    return total
 
 
 def _worth_of_numbers(mixed: Floats) -> Floats:
     """Return a non-linear function of three normal numbers, with deviation _NUMBERS."""
     a, b, c = mixed.T
     raw: Floats = a * c + np.abs(b) - np.sqrt(2 / np.pi) + np.tanh(c)
-    return _NUMBERS * raw / 1.3
     scaled: Floats = _NUMBERS * raw / 1.3
     return scaled
 
@@ -296,7 +296,8 @@ def _zipf(rows: int | Ids, size: int, skew: float, rng: np.random.Generator) -> 
     share = rng.random(size)
     power = 1 - skew
     drawn = (1 + share * (top**power - 1)) ** (1 / power)
-    return np.minimum(drawn - 1, top - 2).astype(np.int64)
+    below: Ids = np.minimum(drawn - 1, top - 2).astype(np.int64)
+    return below
 
 
 def _transforms(schema: Schema) -> Transforms:

@@ -12,9 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from headway.core import Bag, Columns, Pooling, Query, Ragged, Schema, Scope, concat_columns
+from headway.core import (
+    Bag,
+    Columns,
+    Pooling,
+    Query,
+    Ragged,
+    Schema,
+    Scope,
+    concat_columns,
+    model_inputs,
+    pad_sequence,
+    take_rows,
+)
 from headway.core import Sequence as SequenceFeature
-from headway.core import model_inputs, pad_sequence, take_rows
 from headway.graph import (
     Lowered,
     Partition,

@@ -151,9 +151,7 @@ class _Interpreter:
         args, kwargs = fx.map_arg(
             (node.args, node.kwargs), lambda n: towers.node(towers.forms[n], scope, n)
         )
-        made = towers.of(scope).call(node.target, *args, **kwargs)
-        made.meta = {**node.meta, "val": made.meta["val"]}
-        return Whole(scope, made)
+        return Whole(scope, towers.of(scope).copy(node, args, kwargs))
 
     def _lookup(self, node: fx.Node) -> Form | None:
         """Turn an embedding into an input of its tower; None if it is constant."""

@@ -55,6 +55,12 @@ class TowerBuilder:
         """Append an operation."""
         return emit(self.graph, target, *args, **kwargs)
 
+    def copy(self, node: fx.Node, args: Any, kwargs: Any) -> fx.Node:
+        """Append the operation of another graph's node; its shapes and place stay true."""
+        made = self.graph.call_function(cast("Any", node.target), args, kwargs)
+        made.meta = dict(node.meta)
+        return made
+
     def rows(self, value: SymInt) -> fx.Node:
         """Return the tower's number of rows; ``close`` chooses where it is read."""
         if self._rows is None:
@@ -172,11 +178,7 @@ class Towers:
         args, kwargs = fx.map_arg(
             (node.args, node.kwargs), lambda n: self.node(self.forms[n], scope, like)
         )
-        if isinstance(node.meta["val"], Tensor):
-            return tower.call(node.target, *args, **kwargs)
-        made = tower.graph.call_function(cast("Any", node.target), args, kwargs)
-        made.meta["val"] = node.meta["val"]
-        return made
+        return tower.copy(node, args, kwargs)
 
     def _spread(self, node: fx.Node) -> fx.Node:
         value = node.meta["val"]
@@ -193,7 +195,7 @@ class Towers:
         if node.op == "placeholder" or not node.all_input_nodes:
             raise CaptureError(f"the value {node.name} has no axis of rows to spread{where(node)}")
         args, kwargs = fx.map_arg((node.args, node.kwargs), self.gather)
-        return self.candidate.call(node.target, *args, **kwargs)
+        return self.candidate.copy(node, args, kwargs)
 
     def _row_wise(self, value: Tensor) -> bool:
         sizes = list(value.shape)

@@ -129,7 +129,9 @@ def _column(feature: Feature, values: Values) -> Column:
         dense = _numbers(feature.name, values, "fiu")
         with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused
             dense = dense.astype(np.float32)
-        return dense.reshape(1, -1) if single else dense.reshape(len(dense), -1)
+        if dense.ndim == 1:
+            dense = dense[None] if single else dense[:, None]
+        return dense
     if isinstance(values, Ragged):
         return values
     if isinstance(values, tuple) and len(values) == 2 and not isinstance(feature, Sparse):
@@ -137,7 +139,7 @@ def _column(feature: Feature, values: Values) -> Column:
         return Ragged(ids, offsets)
     ids = _numbers(feature.name, values, "iu").astype(np.int64)
     if isinstance(feature, Sparse):
-        return ids.reshape(-1) if single else ids
+        return ids
     if single and ids.ndim == 1:
         ids = ids[None]
     if ids.ndim != 2:

@@ -67,11 +67,7 @@ class _Interpreter:
         self.captured = captured
         self.graph = captured.module.graph
         self.tables: dict[str, Constant] = {}
-        places = self.graph.find_nodes(op="placeholder")
-        rows = next(
-            n for n in places if not _is_part(captured, n, PartKind.VALUES, PartKind.OFFSETS)
-        )
-        self.towers = Towers(*_row_context(rows))
+        self.towers = Towers(*_row_context(captured))
 
     def run(self) -> Partition:
         """Return the finished partition."""
@@ -223,16 +219,15 @@ class _Interpreter:
         return Partition(query, candidate, tables, self.captured.schema, tuple(towers.notes))
 
 
-def _is_part(captured: Captured, node: fx.Node, *kinds: PartKind) -> bool:
-    return captured.inputs[node.name].kind in kinds
-
-
-def _row_context(node: fx.Node) -> tuple[SymInt, Tensor]:
+def _row_context(captured: Captured) -> tuple[SymInt, Tensor]:
     """Return the symbolic number of rows, and what ``row_to_query`` looks like."""
-    value = node.meta["val"]
-    rows = value.shape[0]
-    with value.fake_mode:
-        return rows, torch.empty((rows,), dtype=torch.int64)
+    for node in captured.module.graph.find_nodes(op="placeholder"):
+        kind, value = captured.inputs[node.name].kind, node.meta["val"]
+        if kind is not PartKind.VALUES:
+            rows = value.shape[0] - 1 if kind is PartKind.OFFSETS else value.shape[0]
+            with value.fake_mode:
+                return rows, torch.empty((rows,), dtype=torch.int64)
+    raise CaptureError("the captured graph has no inputs; capture the model again")
 
 
 def _check_bag(node: fx.Node, feature: IdFeature, offsets: Form | None, name: str) -> None:

@@ -167,11 +167,12 @@ class Linking:
 
 
 def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return 1 / (1 + exp(-x)), precise at both ends and without overflow."""
-    small = np.exp(-np.abs(x))
-    top = np.where(x >= 0, np.float32(1), small)
-    np.add(small, np.float32(1), out=small)
-    return np.divide(top, small, out=top)
+    """Return 1 / (1 + exp(-x)) as a new array, without overflow; at least 1.6e-38."""
+    out = np.maximum(x, np.float32(-87.0))
+    np.negative(out, out=out)
+    np.exp(out, out=out)
+    np.add(out, np.float32(1), out=out)
+    return np.reciprocal(out, out=out)
 
 
 def _failure(outcome: Outcome) -> HeadwayError:

@@ -90,6 +90,14 @@ def build(
     return schema, layout, Gather(schema, Scope.CANDIDATE, tables, layout)
 
 
+def looked_up(
+    gather: Gather, parts: list[tuple[dict[str, Column], int, int]], rows: int
+) -> dict[str, NDArray[Any]]:
+    feed: dict[str, NDArray[Any]] = {}
+    gather.run(parts, rows, feed)
+    return feed
+
+
 def bags(rng: np.random.Generator, rows: int, limit: int, longest: int) -> Ragged:
     return Ragged.from_rows(
         rng.integers(0, limit, rng.integers(0, longest + 1)) for _ in range(rows)
@@ -130,7 +138,7 @@ def test_every_lookup_equals_the_reference_in_any_chunk(
     }
     _, layout, gather = build(features, tables)
     start, stop = sorted(min(c, rows) for c in cut)
-    out = gather.run([(columns, start, stop)], stop - start)
+    out = looked_up(gather, [(columns, start, stop)], stop - start)
     for feature, place in zip(features[:3], layout.lookups, strict=True):
         table = tables[feature.table]
         expected = reference(feature, columns[feature.name], dequantized(table))[start:stop]
@@ -151,7 +159,9 @@ def test_plain_f32_lookup_is_exact_and_pieces_land_one_after_another(form: Forma
     feature = Sparse(name="one", table="t", scope=Scope.CANDIDATE)
     _, _, gather = build([feature], {"t": table})
     first, second = rng.integers(0, 40, 10), rng.integers(0, 40, 7)
-    out = gather.run([({"one": first}, 2, 5), ({"one": second}, 0, 7), ({"one": first}, 9, 10)], 11)
+    out = looked_up(
+        gather, [({"one": first}, 2, 5), ({"one": second}, 0, 7), ({"one": first}, 9, 10)], 11
+    )
     ids = np.concatenate([first[2:5], second, first[9:]])
     tolerance = 0 if form == "f32" else 1e-6
     np.testing.assert_allclose(out["embedded"], dequantized(table)[ids], atol=tolerance)
@@ -165,7 +175,7 @@ def test_f32_bag_adds_in_the_order_of_the_ids() -> None:
         [Bag(name="b", table="t", scope=Scope.CANDIDATE, max_length=80)], {"t": table}
     )
     values = dequantized(table)
-    out = gather.run([({"b": bag}, 0, 6)], 6)["embedded"]
+    out = looked_up(gather, [({"b": bag}, 0, 6)], 6)["embedded"]
     for row in range(6):
         total = np.zeros(32, np.float32)
         for number in bag.values[bag.offsets[row] : bag.offsets[row + 1]]:
@@ -179,7 +189,7 @@ def test_buffers_grow_and_keep_their_values_right() -> None:
     _, _, gather = build([Sparse(name="one", table="t", scope=Scope.CANDIDATE)], {"t": table})
     for rows in (3, 1, 50, 20, 200):
         ids = rng.integers(0, 30, rows)
-        out = gather.run([({"one": ids}, 0, rows)], rows)["embedded"]
+        out = looked_up(gather, [({"one": ids}, 0, rows)], rows)["embedded"]
         np.testing.assert_array_equal(out, dequantized(table)[ids])
 
 
@@ -189,7 +199,7 @@ def test_strided_and_narrow_ids_are_copied_not_misread(make: Any) -> None:
     table = records(rng, 30, 8, "f32")
     _, _, gather = build([Sparse(name="one", table="t", scope=Scope.CANDIDATE)], {"t": table})
     ids = rng.integers(0, 30, 9)
-    out = gather.run([({"one": make(ids)}, 1, 9)], 8)["embedded"]
+    out = looked_up(gather, [({"one": make(ids)}, 1, 9)], 8)["embedded"]
     np.testing.assert_array_equal(out, dequantized(table)[ids[1:]])
 
 
@@ -202,7 +212,7 @@ def test_read_only_and_unaligned_ids_are_read_in_place() -> None:
         np.frombuffer(ids.tobytes(), np.int64),
         np.frombuffer(b"x" + ids.tobytes(), np.int64, offset=1),
     ):
-        out = gather.run([({"one": column}, 0, 9)], 9)["embedded"]
+        out = looked_up(gather, [({"one": column}, 0, 9)], 9)["embedded"]
         np.testing.assert_array_equal(out, dequantized(table)[ids])
 
 
@@ -216,9 +226,9 @@ def test_id_outside_the_table_is_refused_and_never_read(wrong: int) -> None:
     _, _, gather = build(features, {"t": table})
     good: dict[str, Column] = {"one": np.array([0]), "bag": Ragged.from_rows([[1]])}
     with pytest.raises(QueryError, match="'one'"):
-        gather.run([({**good, "one": np.array([wrong])}, 0, 1)], 1)
+        looked_up(gather, [({**good, "one": np.array([wrong])}, 0, 1)], 1)
     with pytest.raises(QueryError, match="'bag'"):
-        gather.run([({**good, "bag": Ragged.from_rows([[0, wrong]])}, 0, 1)], 1)
+        looked_up(gather, [({**good, "bag": Ragged.from_rows([[0, wrong]])}, 0, 1)], 1)
 
 
 @pytest.mark.parametrize("offsets", [[0, 9], [3, 2], [-1, 1], [0, 2**40]])
@@ -228,14 +238,14 @@ def test_offsets_outside_the_values_are_refused(offsets: list[int]) -> None:
     _, _, gather = build([feature], {"t": table})
     column = Ragged(np.array([1, 2, 3]), np.array(offsets))
     with pytest.raises(QueryError, match="'bag'"):
-        gather.run([({"bag": column}, 0, 1)], 1)
+        looked_up(gather, [({"bag": column}, 0, 1)], 1)
 
 
 def test_more_rows_than_the_column_has_are_refused() -> None:
     table = records(np.random.default_rng(9), 30, 8, "f32")
     _, _, gather = build([Sparse(name="one", table="t", scope=Scope.CANDIDATE)], {"t": table})
     with pytest.raises(QueryError, match="2 rows, 3 were asked"):
-        gather.run([({"one": np.array([0, 1])}, 0, 3)], 3)
+        looked_up(gather, [({"one": np.array([0, 1])}, 0, 3)], 3)
 
 
 def test_table_of_another_size_is_refused_by_name() -> None:
@@ -267,7 +277,7 @@ def test_rows_beyond_two_gigabytes_are_reached(tmp_path: Path, form: Format) -> 
     held.flush()
     table = TableRecords(form, dim, np.memmap(tmp_path / "table.bin", np.uint8, "r", shape=shape))
     _, _, gather = build([Sparse(name="one", table="t", scope=Scope.CANDIDATE)], {"t": table})
-    out = gather.run([({"one": places}, 0, 3)], 3)["embedded"]
+    out = looked_up(gather, [({"one": places}, 0, 3)], 3)["embedded"]
     np.testing.assert_allclose(out, dequantized(wanted), atol=1e-6)
 
 
@@ -278,10 +288,10 @@ def test_lookups_leave_the_interpreter_free() -> None:
     _, _, gather = build([feature], {"t": table})
     column = Ragged.from_rows([np.arange(100_000) % 1000])
     work: list[tuple[dict[str, Column], int, int]] = [({"bag": column}, 0, 1)] * 200
-    out = gather.run(work, len(work))["embedded"]
+    out = looked_up(gather, work, len(work))["embedded"]
     for _ in range(100):
         out[:] = np.nan
-        thread = threading.Thread(target=gather.run, args=(work, len(work)))
+        thread = threading.Thread(target=gather.run, args=(work, len(work), {}))
         thread.start()
         half_written = False
         while thread.is_alive() and not half_written:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -100,17 +101,15 @@ class CompiledRunner:
         pieces = [piece for piece in pieces if piece.stop > piece.start]
         if not pieces:
             return
-        stage = self._stages[Scope.CANDIDATE]
-        rows = sum(piece.stop - piece.start for piece in pieces)
         parts = [(piece.candidates, piece.start, piece.stop) for piece in pieces]
-        raw = stage.run(parts, rows, _shared_inputs(stage.inputs, pieces))[0]
-        if raw.shape != (rows, self._tasks):
-            raise BundleError(f"the candidate tower gave {raw.shape} for {rows} rows")
-        row = 0
-        for piece in pieces:
+        bounds = [0, *accumulate(piece.stop - piece.start for piece in pieces)]
+        stage = self._stages[Scope.CANDIDATE]
+        raw = stage.run(parts, bounds[-1], stage.shared.feed(pieces))[0]
+        if raw.shape != (bounds[-1], self._tasks):
+            raise BundleError(f"the candidate tower gave {raw.shape} for {bounds[-1]} rows")
+        for piece, row in zip(pieces, bounds, strict=False):
             count = piece.stop - piece.start
             piece.out[piece.start : piece.stop] = raw[row : row + count]
-            row += count
 
     def close(self) -> None:
         """Let the buffers go."""
@@ -123,12 +122,12 @@ class _Stage:
     def __init__(
         self, model: CompiledModel, scope: Scope, layout: TowerLayout, session: ort.InferenceSession
     ) -> None:
-        self.inputs = layout.inputs
+        self.shared = _Shared(layout.inputs)
         self._outputs = list(layout.outputs)
-        self._session = session
+        self._run = session.run
         self._gather = Gather(model.schema, scope, model.tables, layout)
         self._dense = [
-            _dense_name(model.schema, scope, name.partition(".")[2])
+            (name, _dense_name(model.schema, scope, name.partition(".")[2]))
             for name in layout.inputs
             if name.startswith("dense.")
         ]
@@ -137,31 +136,38 @@ class _Stage:
         self, parts: Sequence[tuple[Columns, int, int]], rows: int, feed: Feed
     ) -> list[NDArray[np.float32]]:
         """Look up, put the dense columns beside it, and run the graph."""
-        feed.update(self._gather.run(parts, rows))
-        for name in self._dense:
-            feed[f"dense.{name}"] = _stack([_rows(c[name], a, b) for c, a, b in parts])
-        return self._session.run(self._outputs, feed)  # type: ignore[no-any-return]
+        self._gather.run(parts, rows, feed)
+        for name, column in self._dense:
+            feed[name] = _stack([_rows(c[column], start, stop) for c, start, stop in parts])
+        return self._run(self._outputs, feed)  # type: ignore[no-any-return]
 
 
-def _shared_inputs(inputs: tuple[str, ...], pieces: Sequence[Piece]) -> Feed:
-    """Return the hidden values of the distinct queries, and each row's query."""
-    order: dict[int, int] = {}
-    distinct: list[tuple[NDArray[Any], ...]] = []
-    for piece in pieces:
-        if id(piece.hidden) not in order:
-            order[id(piece.hidden)] = len(distinct)
-            distinct.append(piece.hidden)  # type: ignore[arg-type]
-    feed: Feed = {
-        name: _stack([hidden[int(name.partition(".")[2])] for hidden in distinct])
-        for name in inputs
-        if name.startswith("hidden.")
-    }
-    if "row_to_query" in inputs:
-        counts = [piece.stop - piece.start for piece in pieces]
-        feed["row_to_query"] = np.repeat(
-            np.array([order[id(piece.hidden)] for piece in pieces], np.int64), counts
-        )
-    return feed
+class _Shared:
+    """The candidate tower's inputs that come from queries."""
+
+    def __init__(self, inputs: tuple[str, ...]) -> None:
+        self._hidden = [
+            (name, int(name.partition(".")[2])) for name in inputs if name.startswith("hidden.")
+        ]
+        self._mapped = "row_to_query" in inputs
+
+    def feed(self, pieces: Sequence[Piece]) -> Feed:
+        """Return the hidden values of the distinct queries, and each row's query."""
+        order: dict[int, int] = {}
+        distinct: list[Any] = []
+        index: list[int] = []
+        for piece in pieces:
+            place = order.setdefault(id(piece.hidden), len(distinct))
+            if place == len(distinct):
+                distinct.append(piece.hidden)
+            index.append(place)
+        feed: Feed = {
+            name: _stack([hidden[at] for hidden in distinct]) for name, at in self._hidden
+        }
+        if self._mapped:
+            counts = [piece.stop - piece.start for piece in pieces]
+            feed["row_to_query"] = np.repeat(np.array(index, np.int64), counts)
+        return feed
 
 
 def _stack(arrays: list[NDArray[Any]]) -> NDArray[Any]:
@@ -171,6 +177,8 @@ def _stack(arrays: list[NDArray[Any]]) -> NDArray[Any]:
 def _rows(column: Column, start: int, stop: int) -> NDArray[Any]:
     if isinstance(column, Ragged):
         raise QueryError("a dense feature came as a ragged column; check the query first")
+    if start == 0 and stop == len(column) and column.flags.c_contiguous:
+        return column
     return np.ascontiguousarray(column[start:stop])
 
 

@@ -273,8 +273,8 @@ def look_up(
 
     Args:
         lookups: ``LOOKUP`` records ``[lookups]``.
-        sources: int64 ``[pieces, lookups, 3]``: the address of a column's ids, of its offsets
-            (0 for one id a row) and the number of ids.
+        sources: int64 ``[pieces * lookups, 3]``, the lookups of a piece together: the address of
+            a column's ids, of its offsets (0 for one id a row) and the number of ids.
         pieces: int64 ``[pieces, 3]``: first row, one past the last, and the output row of the
             first.
 
@@ -284,9 +284,10 @@ def look_up(
     for index in range(len(lookups)):
         for piece in range(len(pieces)):
             start, stop, out_row = pieces[piece]
+            source = sources[piece * len(lookups) + index]
             bad = 0
             for row in range(start, stop):
-                bad |= _row(lookups[index], sources[piece, index], row, out_row + row - start)
+                bad |= _row(lookups[index], source, row, out_row + row - start)
             if bad:
                 return index
     return -1

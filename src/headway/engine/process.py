@@ -218,7 +218,7 @@ def _read(end: socket.socket, count: int) -> NDArray[np.uint8]:
 def _run_child(end: socket.socket) -> None:
     """Serve one parent until it goes."""
     start, _ = _receive(end)
-    assert isinstance(start, _Start)  # noqa: S101
+    assert isinstance(start, _Start)
     sys.path[:] = start.path
     try:
         module, _, function = start.factory.partition(":")
@@ -230,7 +230,7 @@ def _run_child(end: socket.socket) -> None:
     _send(end, _Ready(), [])
     while True:
         work, arrays = _receive(end)
-        assert isinstance(work, _Work)  # noqa: S101
+        assert isinstance(work, _Work)
         try:
             outputs = _compute(runner, work, iter(arrays))
         except Exception as error:  # noqa: BLE001

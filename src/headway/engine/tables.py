@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,41 +108,44 @@ class Gather:
         self._capacity = 0
 
     def run(
-        self, parts: Sequence[tuple[Columns, int, int]], rows: int
-    ) -> dict[str, NDArray[np.float32]]:
-        """Return the tower's looked-up inputs; they hold until the next call.
+        self,
+        parts: Sequence[tuple[Columns, int, int]],
+        rows: int,
+        feed: dict[str, NDArray[Any]],
+    ) -> None:
+        """Put the tower's looked-up inputs into ``feed``; they hold until the next call.
 
         Args:
             parts: columns with the first row and one past the last row to take of each.
             rows: number of rows of all parts together.
+            feed: name to array; entries are added.
 
         Raises:
             QueryError: naming the feature whose ids, offsets or length do not fit.
         """
         if not self._names:
-            return {}
+            return
         if rows > self._capacity or not self._buffers:
             self._grow(max(rows, 2 * self._capacity))
         kept: list[NDArray[np.int64]] = []
-        sources: list[int] = []
-        pieces: list[int] = []
+        sources: list[tuple[int, int, int]] = []
+        pieces: list[tuple[int, int, int]] = []
         row = 0
         for columns, start, stop in parts:
-            for name in self._names:
-                sources += _source(name, columns[name], stop, kept)
-            pieces += (start, stop, row)
+            sources += [_source(name, columns[name], stop, kept) for name in self._names]
+            pieces.append((start, stop, row))
             row += stop - start
         failed = kernels.look_up(
-            self._lookups,
-            np.array(sources, np.int64).reshape(len(parts), len(self._names), 3),
-            np.array(pieces, np.int64).reshape(len(parts), 3),
+            self._lookups, np.array(sources, np.int64), np.array(pieces, np.int64)
         )
         if failed >= 0:
             raise QueryError(f"feature {self._names[failed]!r}: an id or an offset is out of range")
-        return {n: b[:rows] for n, b in self._buffers.items() if n in self._declared}
+        for name, buffer in self._buffers.items():
+            feed[name] = buffer[:rows]
 
     def _grow(self, capacity: int) -> None:
         self._capacity = capacity
+        self._written: list[NDArray[np.float32]] = []
         if self._plain:
             embedded = np.zeros((capacity, self._width), np.float32)
             self._buffers["embedded"] = embedded
@@ -154,8 +157,10 @@ class Gather:
             shape = (capacity, feature.max_length)
             vectors = np.zeros((*shape, int(record["dim"])), np.float32)
             mask = np.zeros(shape, np.float32)
-            self._buffers[f"sequence.{feature.name}"] = vectors
-            self._buffers[f"mask.{feature.name}"] = mask
+            for name, array in (("sequence", vectors), ("mask", mask)):
+                key = f"{name}.{feature.name}"
+                self._buffers |= {key: array} if key in self._declared else {}
+            self._written += [vectors, mask]  # also those that the graph does not want
             record["out"] = vectors.ctypes.data
             record["out_stride"] = vectors.strides[0]
             record["mask"] = mask.ctypes.data

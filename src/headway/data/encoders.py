@@ -179,9 +179,10 @@ def fit_scaling(scaling: Scaling, values: Sequence[object], *, standardise: bool
     if not standardise:
         return scaling
     numbers = scaling.unscaled(values)
-    # A constant column keeps its scale: there is nothing to divide by.
-    std = float(numbers.std()) or 1.0
-    return msgspec.structs.replace(scaling, mean=float(numbers.mean()), std=std)
+    mean, std = float(numbers.mean()), float(numbers.std())
+    # A constant column keeps its scale: its deviation is nothing but rounding.
+    constant = std <= 1e-9 * abs(mean)
+    return msgspec.structs.replace(scaling, mean=mean, std=1.0 if constant else std)
 
 
 def read_tokens(values: Sequence[object]) -> Sequence[str]:

@@ -31,8 +31,10 @@ def earlier_rows(
     rows = len(users)
     order = np.lexsort((np.arange(rows), times, users))
     user, time = users[order], times[order]
-    new_user = np.r_[True, user[1:] != user[:-1]]
-    new_moment = new_user | np.r_[True, time[1:] != time[:-1]]
+    new_user = np.ones(rows, np.bool_)
+    new_user[1:] = user[1:] != user[:-1]
+    new_moment = new_user.copy()
+    new_moment[1:] |= time[1:] != time[:-1]
     candidates = order[kept[order]]
     before = np.r_[0, np.cumsum(kept[order])][:-1]
     # Both are counts of kept rows: before the user's first row, and before this moment.

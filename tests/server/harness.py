@@ -169,7 +169,6 @@ class Client:
         """Send bytes as they are; return all that comes until the server closes."""
         with self.connect() as connection:
             connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
             return read_all(connection)
 
 

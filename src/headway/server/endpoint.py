@@ -109,11 +109,16 @@ class Endpoint:
         except HeadwayError:
             self.metrics.turned_away(invalid=False)
             raise
-        completion = await self._end_of(ticket, receive)
-        self.metrics.count(completion, call.query.size, self._clock.now())
-        if completion.outcome is not Outcome.DONE:
-            raise _failure(completion.outcome)
-        return encoder.encode(call, self._linking.scores(ticket.out))
+        try:
+            completion = await self._end_of(ticket, receive)
+            if completion.outcome is not Outcome.DONE:
+                raise _failure(completion.outcome)
+            reply = encoder.encode(call, self._linking.scores(ticket.out))
+        except HeadwayError as error:
+            self.metrics.ended(_outcome(error))
+            raise
+        self.metrics.scored(completion, call.query.size, self._clock.now())
+        return reply
 
     async def _end_of(self, ticket: Ticket, receive: Receive) -> Completion:
         # Most queries end sooner than it pays to watch whether their client is still there.
@@ -181,3 +186,9 @@ def _failure(outcome: Outcome) -> HeadwayError:
     if outcome is Outcome.CANCELLED:
         return ClientGoneError("the client closed the connection")
     return ModelOutputError("the model failed on this query; other queries are not affected")
+
+
+def _outcome(error: HeadwayError) -> Outcome:
+    if isinstance(error, ModelOutputError):
+        return Outcome.FAILED
+    return Outcome.EXPIRED if isinstance(error, DeadlineError) else Outcome.CANCELLED

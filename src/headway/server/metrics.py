@@ -65,13 +65,17 @@ class ModelMetrics:
         self.latency = _Latency()
         self.queue_ns = 0
 
-    def count(self, completion: Completion, size: int, now: Ns) -> None:
-        """Take in how an accepted query ended, and for a good end how long it took."""
-        self.outcomes[completion.outcome] += 1
-        if completion.outcome is Outcome.DONE and completion.started is not None:
+    def scored(self, completion: Completion, size: int, now: Ns) -> None:
+        """Take in a query of ``size`` candidates that got its scores."""
+        self.outcomes[Outcome.DONE] += 1
+        if completion.started is not None:
             self.candidates += size
             self.queue_ns += completion.started - completion.arrived
             self.latency.observe(now - completion.arrived)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Take in an accepted query that got no scores."""
+        self.outcomes[outcome] += 1
 
     def turned_away(self, *, invalid: bool) -> None:
         """Count a request that never became an accepted query."""

@@ -1,0 +1,246 @@
+"""Load, failure and departure: each accepted query gets one reply and harms no other."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.server.harness import (
+    INFER,
+    POISON,
+    RANK,
+    SCHEMA,
+    Answer,
+    Client,
+    Probe,
+    Serve,
+    expected,
+    infer_body,
+    linear_model,
+)
+
+from headway.core import HeadwayError, Ns, Plan, Runner
+from headway.server import BackgroundServer, ServedModel, ServerSettings
+
+
+@pytest.fixture
+def held() -> Any:
+    """A probe whose runners wait at the gate; opened at the end at the latest."""
+    probe = Probe()
+    probe.gate.clear()
+    yield probe
+    probe.gate.set()
+
+
+@pytest.fixture
+def pool() -> Any:
+    with ThreadPoolExecutor(16) as executor:
+        yield executor
+
+
+def item(*ids: int) -> dict[str, Any]:
+    return {"datatype": "INT64", "shape": [len(ids)], "data": list(ids)}
+
+
+def metric(client: Client, line: str) -> float:
+    for found in client.get("/metrics").body.decode().splitlines():
+        if found.startswith(line + " "):
+            return float(found.split()[-1])
+    raise AssertionError(line)
+
+
+def wait_until(client: Client, line: str, value: float) -> None:
+    for _ in range(2000):
+        if metric(client, line) == value:
+            return
+    raise AssertionError(f"{line} is {metric(client, line)}, not {value}")
+
+
+WAITING = 'headway_queue_queries{model="linear"}'
+OPEN = 'headway_in_flight_queries{model="linear"}'
+
+
+def test_small_queries_waiting_together_are_scored_together(
+    serve: Serve, held: Probe, pool: ThreadPoolExecutor
+) -> None:
+    client, _ = serve(linear_model(plan=Plan(batch_candidates=100), probe=held))
+    first = pool.submit(client.post, INFER, infer_body(1))
+    held.entered.acquire()
+    rest = [pool.submit(client.post, INFER, infer_body(n)) for n in (2, 3, 4)]
+    wait_until(client, WAITING, 3)
+    held.gate.set()
+    assert [f.result().status for f in [first, *rest]] == [200] * 4
+    assert held.batches == [1, 9]
+
+
+def test_a_poisoned_query_fails_alone_in_its_batch(
+    serve: Serve, held: Probe, pool: ThreadPoolExecutor
+) -> None:
+    client, _ = serve(linear_model(plan=Plan(batch_candidates=100), probe=held))
+    first = pool.submit(client.post, INFER, infer_body(1))
+    held.entered.acquire()
+    bodies = [infer_body(2, item=item(1, n)) for n in (5, POISON, 7)]
+    bodies.append(infer_body(2, age={"datatype": "FP32", "shape": [1, 1], "data": [-999]}))
+    rest = [pool.submit(client.post, INFER, body) for body in bodies]
+    wait_until(client, WAITING, 4)
+    held.gate.set()
+    assert first.result().status == 200
+    answers = [f.result() for f in rest]
+    assert [a.status for a in answers] == [200, 500, 200, 500]
+    assert "other queries are not affected" in answers[1].error
+    want = expected(0.5, [3, 4], [([0.25, 0.25], i, [1]) for i in (1, 7)])
+    assert np.allclose(answers[2].json()["outputs"][0]["data"], want, atol=1e-6)
+    assert client.post(INFER, infer_body()).status == 200, "the worker lives on"
+    assert metric(client, 'headway_queries_total{model="linear",outcome="failed"}') == 2
+
+
+def test_a_full_queue_answers_503_with_a_time_to_come_back(
+    serve: Serve, held: Probe, pool: ThreadPoolExecutor
+) -> None:
+    client, _ = serve(linear_model(plan=Plan(queue_candidates=10), probe=held))
+    running = pool.submit(client.post, INFER, infer_body(1))
+    held.entered.acquire()
+    waiting = pool.submit(client.post, INFER, infer_body(8))
+    wait_until(client, WAITING, 1)
+    refused = client.post(INFER, infer_body(3))
+    assert refused.status == 503
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "overloaded" in refused.error
+    held.gate.set()
+    assert (running.result().status, waiting.result().status) == (200, 200)
+    assert metric(client, 'headway_queries_total{model="linear",outcome="refused"}') == 1
+
+
+def test_a_query_whose_time_runs_out_gets_504_even_while_the_worker_hangs(
+    serve: Serve, held: Probe, pool: ThreadPoolExecutor
+) -> None:
+    client, _ = serve(linear_model(probe=held))
+    body = {**infer_body(1), "parameters": {"timeout": 20_000}}
+    running = pool.submit(client.post, INFER, body)
+    held.entered.acquire()
+    waiting = pool.submit(client.post, INFER, body)
+    ranked = pool.submit(
+        client.post, RANK, {"query": {"age": 1, "likes": []}, "candidates": [], "timeout_ms": 1}
+    )
+    assert running.result().status == 504
+    assert waiting.result().status == 504
+    assert ranked.result().status == 200, "nothing to score, nothing to wait for"
+    held.gate.set()
+    assert client.post(INFER, infer_body()).status == 200
+
+
+def test_the_plans_timeout_holds_where_the_client_names_none(serve: Serve, held: Probe) -> None:
+    client, _ = serve(linear_model(plan=Plan(timeout_ns=Ns(10_000_000)), probe=held))
+    assert client.post(INFER, infer_body()).status == 504
+
+
+def test_a_client_that_leaves_takes_its_queued_work_along(
+    serve: Serve, held: Probe, pool: ThreadPoolExecutor
+) -> None:
+    client, _ = serve(linear_model(plan=Plan(timeout_ns=Ns(60 * 10**9)), probe=held))
+    running = pool.submit(client.post, INFER, infer_body(1))
+    held.entered.acquire()
+    connection = client.connect()
+    body = b'{"query":{"age":1,"likes":[]},"candidates":[{"price":[1,2],"item":1,"tags":[]}]}'
+    head = b"POST /v1/rank/linear HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    connection.sendall(head % len(body) + body)
+    wait_until(client, WAITING, 1)
+    connection.close()
+    wait_until(client, WAITING, 0)
+    held.gate.set()
+    assert running.result().status == 200
+    assert held.batches == [1]
+    assert metric(client, 'headway_queries_total{model="linear",outcome="cancelled"}') == 1
+
+
+def test_every_query_of_a_crowd_gets_its_own_scores(serve: Serve, pool: ThreadPoolExecutor) -> None:
+    plan = Plan(workers=2, split_size=7, batch_candidates=20)
+    client, _ = serve(linear_model(plan=plan))
+
+    def ask(n: int) -> bool:
+        ids = [(n * 7 + i) % 90 for i in range(n % 23 + 1)]
+        body = {**infer_body(len(ids), item=item(*ids)), "id": str(n)}
+        answer: Answer = client.post(INFER, body)
+        want = expected(0.5, [3, 4], [([0.25, 0.25], i, [1]) for i in ids])
+        got = answer.json()
+        return got["id"] == str(n) and np.allclose(got["outputs"][0]["data"], want, atol=1e-6)
+
+    assert all(pool.map(ask, range(200)))
+    assert metric(client, OPEN) == 0
+
+
+class Nonsense:
+    """Gives NaN."""
+
+    def query(self, context: Any) -> Any:
+        return None
+
+    def candidates(self, pieces: Any) -> None:
+        for piece in pieces:
+            piece.out[piece.start : piece.stop] = np.nan
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_model_that_gives_nan_is_an_error_and_not_a_score(serve: Serve) -> None:
+    client, _ = serve(ServedModel("linear", SCHEMA, Plan(), Nonsense))
+    answer = client.post(INFER, infer_body())
+    assert answer.status == 500
+    assert "NaN" in answer.error
+    assert metric(client, 'headway_queries_total{model="linear",outcome="failed"}') == 1
+
+
+def test_runners_are_closed_with_the_server() -> None:
+    probe = Probe()
+    with BackgroundServer([linear_model(plan=Plan(workers=3), probe=probe)]):
+        pass
+    assert probe.closed == 3
+
+
+def test_a_model_that_cannot_start_is_reported_to_the_caller() -> None:
+    def new_runner() -> Runner:
+        raise HeadwayError("no runner today")
+
+    before = threading.active_count()
+    server = BackgroundServer([ServedModel("broken", SCHEMA, Plan(), new_runner)])
+    with pytest.raises(HeadwayError, match="no runner today"):
+        server.start()
+    server.stop()
+    assert threading.active_count() <= before
+
+
+def test_draining_answers_what_was_accepted_and_then_stops(
+    held: Probe, pool: ThreadPoolExecutor
+) -> None:
+    server = BackgroundServer([linear_model(probe=held)], ServerSettings(port=0))
+    client = Client(server.start())
+    running = pool.submit(client.post, INFER, infer_body(1))
+    held.entered.acquire()
+    waiting = pool.submit(client.post, INFER, infer_body(2))
+    wait_until(client, WAITING, 1)
+    server.begin_drain()
+    held.gate.set()
+    server.stop()
+    assert (running.result().status, waiting.result().status) == (200, 200)
+
+
+def test_what_cannot_be_finished_while_draining_is_answered_with_503(
+    held: Probe, pool: ThreadPoolExecutor
+) -> None:
+    plan = Plan(timeout_ns=Ns(60 * 10**9))
+    server = BackgroundServer(
+        [linear_model(plan=plan, probe=held)], ServerSettings(port=0, drain_s=1)
+    )
+    client = Client(server.start())
+    stuck = pool.submit(client.post, INFER, infer_body(1))
+    held.entered.acquire()
+    server.begin_drain()
+    answer = stuck.result()
+    held.gate.set()
+    server.stop()
+    assert answer.status == 503
+    assert "stopped before" in answer.error

@@ -1,0 +1,114 @@
+"""The server as a process: how it starts, what it loads, how it ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from tests.server.harness import (
+    INFER,
+    SCHEMA,
+    Client,
+    LinearRunner,
+    Probe,
+    infer_body,
+    linear_model,
+)
+
+from headway.core import Plan, UsageError
+from headway.server import BackgroundServer, ServedModel, ServerSettings, run_server
+
+ROOT = Path(__file__).parents[2]
+
+SERVE = """
+import sys
+from headway.core import Plan
+from headway.server import ServerSettings, run_server
+from tests.server.harness import linear_model
+
+run_server(
+    [linear_model(plan=Plan(workers=2))],
+    ServerSettings(port=0),
+    lambda url: print(url, flush=True),
+)
+print("torch" in sys.modules, flush=True)
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_process_well_and_it_never_loaded_torch(sign: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SERVE],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        client = Client(process.stdout.readline().strip())
+        idle = client.connect()
+        assert client.get("/v2/health/ready").status == 200
+        assert client.post(INFER, infer_body()).status == 200
+        process.send_signal(sign)
+        out, err = process.communicate(timeout=30)
+        idle.close()
+    assert process.returncode == 0, err
+    assert out.strip() == "False"
+    assert err == ""
+
+
+def test_after_a_stop_the_port_is_free_again() -> None:
+    with BackgroundServer([linear_model()], ServerSettings(port=0)) as server:
+        port = Client(server.url).port
+    with BackgroundServer([linear_model()], ServerSettings(port=port)) as again:
+        assert Client(again.url).port == port
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}"):
+            BackgroundServer([linear_model()], ServerSettings(port=port))
+
+
+def test_an_address_that_others_reach_needs_a_word() -> None:
+    with pytest.raises(UsageError, match="allow_remote"):
+        ServerSettings(host="0.0.0.0")
+    assert ServerSettings(host="0.0.0.0", allow_remote=True).host == "0.0.0.0"
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert ServerSettings(host=host).host == host
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "-x", "a b", "ä", "x" * 129, "a\n"])
+def test_a_model_name_that_breaks_urls_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="model name"):
+        ServedModel(name, SCHEMA, Plan(), lambda: LinearRunner(Probe()))
+
+
+def test_models_need_names_of_their_own() -> None:
+    for models in ([], [linear_model(), linear_model()]):
+        with pytest.raises(UsageError, match="names of their own"):
+            run_server(models, ServerSettings(port=0))
+
+
+def test_the_switch_interval_is_given_back() -> None:
+    before = sys.getswitchinterval()
+    stop = threading.Event()
+    seen: list[float] = []
+
+    def on_ready(url: str) -> None:
+        seen.append(sys.getswitchinterval())
+        stop.set()
+        signal.raise_signal(signal.SIGTERM)
+
+    run_server([linear_model()], ServerSettings(port=0, switch_interval_us=700), on_ready)
+    assert stop.is_set()
+    assert seen == [pytest.approx(700e-6)]
+    assert sys.getswitchinterval() == before

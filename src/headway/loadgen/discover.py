@@ -1,0 +1,56 @@
+"""What a running server says about its models."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+
+import msgspec
+
+from headway.core import DataError, NotFoundError, NotReadyError, Schema
+from headway.loadgen.http import parse_url
+
+_TIMEOUT_S = 10.0
+
+
+class _Parameter(msgspec.Struct):
+    string_value: str
+
+
+class _Config(msgspec.Struct):
+    parameters: dict[str, _Parameter] = {}
+
+
+def fetch_schema(url: str, model: str) -> Schema:
+    """Return the schema of a model that a Headway server serves.
+
+    Raises:
+        NotReadyError: if no server answers.
+        NotFoundError: if it has no such model.
+        DataError: if it does not tell the schema; the server is another or too old.
+    """
+    status, body = _get(url, f"/v2/models/{model}/config")
+    if status == HTTPStatus.NOT_FOUND:
+        raise NotFoundError(f"the server at {url} has no model {model!r}")
+    if status != HTTPStatus.OK:
+        raise NotReadyError(f"the server at {url} answered {status} when asked for its config")
+    try:
+        parameters = msgspec.json.decode(body, type=_Config).parameters
+        return msgspec.json.decode(parameters["headway_schema"].string_value, type=Schema)
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise DataError(
+            f"the server at {url} does not tell the schema of {model!r}; give it yourself"
+        ) from error
+
+
+def _get(url: str, path: str) -> tuple[int, bytes]:
+    host, port = parse_url(url)
+    connection = HTTPConnection(host, port, timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, HTTPException) as error:
+        raise NotReadyError(f"no server answers at {url}: {error}") from error
+    finally:
+        connection.close()

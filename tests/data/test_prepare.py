@@ -251,9 +251,10 @@ def test_whatever_is_sent_is_encoded_or_refused(record: dict[str, object]) -> No
 
 def test_transforms_of_another_model_are_refused(prepared: Prepared) -> None:
     other = Schema(features=prepared.schema.features, tables=prepared.schema.tables)
-    empty = msgspec.structs.replace(prepared.transforms, features={})
-    with pytest.raises(UsageError, match="has no fitting transform"):
-        empty.encode_query({}, [], other)
+    for part in ("features", "encoders"):
+        lacking = msgspec.structs.replace(prepared.transforms, **{part: {}})
+        with pytest.raises(UsageError, match="has no fitting transform"):
+            lacking.encode_query({}, [], other)
 
 
 def test_rows_of_one_query_stand_together_and_share_their_context() -> None:
@@ -294,7 +295,7 @@ def test_a_bad_training_value_is_named_by_column() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"tables": {"itme": {"dim": 4}}}, "no feature uses the table 'itme'"),
+        ({"tables": {"goods": {"dim": 4}}}, "no feature uses the table 'goods'"),
         ({"scope": "candidate"}, "its scope must be query"),
         ({"table": "shop"}, "a sparse feature of that column must use that table"),
         ({"name": "user"}, "has the name of a query-level column"),

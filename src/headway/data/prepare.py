@@ -62,7 +62,8 @@ class Prepared:
     ) -> tuple[dict[str, object], list[dict[str, object]]]:
         """Return query ``index`` of a part as a client would send it: fields and candidates."""
         dataset: Dataset = getattr(self, part)
-        rows = self.rows[part][dataset.row_to_query == index]
+        start, stop = np.searchsorted(dataset.row_to_query, [index, index + 1])
+        rows = self.rows[part][start:stop]
         context = self._records(rows[:1], Scope.QUERY)[0]
         return context, self._records(rows, Scope.CANDIDATE)
 

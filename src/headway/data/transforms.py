@@ -98,8 +98,8 @@ class Transforms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def encode_query(
         self,
-        query: RawRecord,
-        candidates: Sequence[RawRecord],
+        raw_query: RawRecord,
+        raw_candidates: Sequence[RawRecord],
         schema: Schema,
         *,
         name: str = "",
@@ -110,8 +110,8 @@ class Transforms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         the newest of a history.
 
         Args:
-            query: every query-level field; histories under their feature's name, oldest first.
-            candidates: one record each, with every candidate-level field.
+            raw_query: every query-level field; histories under their feature's name, oldest first.
+            raw_candidates: one record each, with every candidate-level field.
             schema: of the model that was trained with these transforms.
             name: the query's id.
 
@@ -121,9 +121,9 @@ class Transforms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """
         return Query(
             id=name,
-            context=self._encode_records([query], schema, Scope.QUERY),
-            candidates=self._encode_records(candidates, schema, Scope.CANDIDATE),
-            size=len(candidates),
+            context=self._encode_records([raw_query], schema, Scope.QUERY),
+            candidates=self._encode_records(raw_candidates, schema, Scope.CANDIDATE),
+            size=len(raw_candidates),
         )
 
     def encode_columns(self, fetch: Fetch, features: Sequence[Feature]) -> dict[str, Column]:
@@ -171,12 +171,15 @@ class Transforms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def _fields_of(self, feature: Feature) -> tuple[str, ...]:
         known = self.features.get(feature.name)
-        if known is None or isinstance(known, DenseFields) != isinstance(feature, Dense):
-            raise UsageError(
-                f"feature {feature.name!r} of the schema has no fitting transform; "
-                "schema and transforms must come from one training run"
-            )
-        return known.fields if isinstance(known, DenseFields) else (known.field,)
+        if isinstance(feature, Dense):
+            if isinstance(known, DenseFields) and len(known.fields) == feature.width:
+                return known.fields
+        elif isinstance(known, IdField) and feature.table in self.encoders:
+            return (known.field,)
+        raise UsageError(
+            f"feature {feature.name!r} of the schema has no fitting transform; "
+            "schema and transforms must come from one training run"
+        )
 
     def _scaling_of(self, feature: Dense) -> tuple[Scaling, ...]:
         known = self.features[feature.name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import tritonclient.http as triton
@@ -80,6 +81,8 @@ def test_tritons_client_reads_what_the_server_says_about_itself(triton_client: A
     assert metadata["outputs"] == [{"name": "scores", "datatype": "FP32", "shape": [-1]}]
     config = triton_client.get_model_config("linear", "1")
     assert config["input"][0] == {"name": "age", "data_type": "TYPE_FP32", "dims": [1, 1]}
+    stated = config["parameters"]["headway_schema"]["string_value"]
+    assert msgspec.json.decode(stated, type=Schema) == SCHEMA
     (entry,) = triton_client.get_model_repository_index()
     assert entry["state"] == "READY"
     triton_client.infer("linear", tensors(3, binary=True))

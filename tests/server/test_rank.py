@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tests.server.harness import RANK, Client, Serve, expected, linear_model
 
-from headway.core import Query, QueryError, Ragged, Schema
+from headway.core import Plan, Query, QueryError, Ragged, Schema, Scope, Sparse, Table
+from headway.server import ServedModel
 
 QUERY = {"age": 0.5, "likes": [3, 4]}
 
@@ -63,10 +64,38 @@ def test_a_scalar_is_a_list_of_one(client: Client) -> None:
     assert got["scores"] == pytest.approx(want, abs=1e-6)
 
 
+def test_a_feature_called_id_names_its_candidate_too(serve: Serve) -> None:
+    schema = Schema(
+        features=(Sparse(name="id", table="items", scope=Scope.CANDIDATE),),
+        tables=(Table(name="items", rows=10, dim=1),),
+    )
+    client, _ = serve(ServedModel("ids", schema, Plan(), IdRunner))
+    rows = [{"id": 2}, {"id": 7}]
+    assert client.post("/v1/rank/ids", {"query": {}, "candidates": rows}).json()["ids"] == [7, 2]
+
+
+class IdRunner:
+    """Scores a candidate by its id."""
+
+    def query(self, context: Any) -> Any:
+        return None
+
+    def candidates(self, pieces: Any) -> None:
+        for piece in pieces:
+            rows = slice(piece.start, piece.stop)
+            piece.out[rows, 0] = piece.candidates["id"][rows]
+
+    def close(self) -> None:
+        pass
+
+
 class Shop:
     """Transforms as a shop would have them: names for items, one raw column."""
 
     items: ClassVar = {"apple": 5, "pear": 50}
+
+    def fields(self, schema: Schema, scope: Scope) -> tuple[str, ...]:
+        return ("years",) if scope is Scope.QUERY else ("fruit",)
 
     def encode_query(
         self, raw_query: dict[str, Any], raw_candidates: list[dict[str, Any]], schema: Schema

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from headway import __version__
 from headway.core import Dense, Feature, Plan, Schema, Scope, Sparse
 from headway.server.metrics import ModelMetrics
@@ -34,7 +36,10 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
 
 
 def model_config(model: ServedModel) -> dict[str, Any]:
-    """Return the model's settings in the form of Triton's model configuration."""
+    """Return the model's settings in the form of Triton's model configuration.
+
+    Its parameters hold schema and plan as JSON, so that a client can make queries that fit.
+    """
     metadata = model_metadata(model)
     return {
         "name": model.name,
@@ -47,7 +52,8 @@ def model_config(model: ServedModel) -> dict[str, Any]:
             {"name": model.name, "kind": "KIND_CPU", "count": model.plan.workers, "gpus": []}
         ],
         "parameters": {
-            key: {"string_value": str(value)} for key, value in _plan(model.plan).items()
+            "headway_schema": _text(model.schema),
+            "headway_plan": _text(model.plan),
         },
     }
 
@@ -77,8 +83,8 @@ def model_statistics(model: ServedModel, metrics: ModelMetrics) -> dict[str, Any
     }
 
 
-def _plan(plan: Plan) -> dict[str, int]:
-    return {name: getattr(plan, name) for name in plan.__struct_fields__}
+def _text(settings: Schema | Plan) -> dict[str, str]:
+    return {"string_value": msgspec.json.encode(settings).decode()}
 
 
 def _datatype(feature: Feature) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -58,7 +57,7 @@ class RankCall:
     """A checked query, what its candidates are called, and how many are wanted."""
 
     query: Query
-    ids: Sequence[str | int]
+    ids: list[str | int]
     top_k: int | None
 
 
@@ -68,13 +67,18 @@ class RankCodec:
     def __init__(self, model: ServedModel, settings: ServerSettings) -> None:
         self._model = model
         self._settings = settings
-        self._echo = all(f.name != _ID for f in model.schema.features)
+        encoder = model.transforms
+        if encoder is None:
+            fields = tuple(f.name for f in model.schema.of_scope(Scope.CANDIDATE))
+        else:
+            fields = encoder.fields(model.schema, Scope.CANDIDATE)
+        self._id_is_a_feature = _ID in fields
 
     def decode(self, body: bytes) -> RankCall:
         """Return the call that a request's body holds.
 
-        A candidate's key ``id`` is its name in the reply and no feature, unless the schema has
-        a feature of that name; candidates without it go by their index.
+        A candidate's key ``id`` is its name in the reply; unless the model has a feature of that
+        name, it is no feature. Candidates without it go by their index.
 
         Raises:
             QueryError: naming the first thing that does not fit.
@@ -87,8 +91,9 @@ class RankCodec:
                 f"{count} candidates are over the limit of {settings.max_candidates}; "
                 "send them as several queries"
             )
-        ids: Sequence[str | int] = range(count)
-        if self._echo:
+        if self._id_is_a_feature:
+            ids = [_name(i, c.get(_ID, i)) for i, c in enumerate(request.candidates)]
+        else:
             ids = [_name(i, c.pop(_ID, i)) for i, c in enumerate(request.candidates)]
         if self._model.transforms is None:
             query = _as_encoded(request.query, request.candidates, schema)

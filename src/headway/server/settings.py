@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from headway.bundle import Manifest
-from headway.core import Plan, Query, Runner, Schema, UsageError
+from headway.core import Plan, Query, Runner, Schema, Scope, UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 VERSION = "1"
@@ -68,6 +68,10 @@ class QueryEncoder(Protocol):
         self, raw_query: dict[str, Any], raw_candidates: list[dict[str, Any]], schema: Schema
     ) -> Query:
         """Return the query that the raw features describe."""
+        ...
+
+    def fields(self, schema: Schema, scope: Scope) -> tuple[str, ...]:
+        """Return the names of the raw features of a scope."""
         ...
 
 

@@ -23,6 +23,7 @@ from headway.core import (
     Schema,
     Scope,
 )
+from headway.engine import kernels
 from headway.engine.tables import Gather, TableRecords, TowerLayout
 
 Feed = dict[str, NDArray[Any]]
@@ -75,6 +76,7 @@ class CompiledModel:
                 session = _open_session(scope, tower, threads)
                 self.towers[scope] = (tower.layout, session)
         self.runner()
+        kernels.warm_up()
 
     def runner(self) -> CompiledRunner:
         """Return a new runner with buffers of its own."""

@@ -293,6 +293,12 @@ def look_up(
     return -1
 
 
+def warm_up() -> None:
+    """Compile, or load from the cache, so that no query waits for it."""
+    nothing = np.zeros((0, 3), np.int64)
+    look_up(np.zeros(0, LOOKUP), nothing, nothing)
+
+
 _PLAIN_IDS = [types.Array(types.int64, 1, "C", readonly=readonly) for readonly in (False, True)]
 
 

@@ -88,10 +88,9 @@ def load(path: str | Path) -> Ranker:
 
 
 def _records(bundle: Bundle, name: str, placement: TablePlacement) -> TableRecords:
-    entry, records = bundle.table_entry(name), bundle.table(name)
-    if placement == "copy":
-        records = np.array(records)
-    return TableRecords(entry.format, entry.dim, records)
+    entry = bundle.table_entry(name)
+    mapped = TableRecords(entry.format, entry.dim, bundle.table(name))
+    return mapped if placement == "map" else mapped.resident()
 
 
 def _replay(loaded: LoadedModel) -> None:

@@ -81,6 +81,7 @@ def test_a_feature_the_schema_lacks_is_named() -> None:
         (lambda m, f: m.ids(f["i"]), r"shape \[7, 4\] for 7 rows"),
         (lambda m, f: (m.head(m.ids(f["i"])),), "returns a tuple"),
         (lambda m, f: m.head(m.ids(f["i"])) > 0, r"returns torch\.bool"),
+        (lambda m, f: m.head(m.ids(f["i"])) / 0.0, "returns NaN or infinity"),
     ],
 )
 def test_outputs_of_another_form_are_refused(body: Body, word: str) -> None:

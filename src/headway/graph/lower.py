@@ -176,6 +176,10 @@ def _gather_directly(model: onnx.ModelProto) -> None:
 def _forget_origins(model: onnx.ModelProto) -> None:
     """Drop notes of source lines: a bundle says nothing of the machine that made it."""
     graph = model.graph
+    constants = {c.name for c in graph.initializer}
+    # Shapes noted twice contradict each other once a quantizer turns a weight around.
+    for value in [v for v in graph.value_info if v.name in constants]:
+        graph.value_info.remove(value)
     holders: list[Any] = [model, graph, *graph.node, *graph.value_info, *graph.input]
     for holder in (*holders, *graph.output, *graph.initializer):
         del holder.metadata_props[:]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import SymInt, Tensor, fx
@@ -116,25 +115,12 @@ class _Interpreter:
         wrong = next((f for f in forms if isinstance(f, Ids)), None)
         if wrong is not None:
             raise CaptureError(misused(wrong, node))
-        if all(isinstance(f, Constant) for f in forms):
-            return self._fold(node)
         scope = widest(forms)
         if scope is None:
             return PerTower(node)
         rule = RULES.get(node.target)
         form = rule(towers, node) if rule else None
         return form or self._emit(node, scope, forms)
-
-    def _fold(self, node: fx.Node) -> Form:
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            raise CaptureError(f"{node.target} is random{where(node)}; score without randomness")
-        args, kwargs = fx.map_arg((node.args, node.kwargs), self._known)
-        with torch.no_grad():
-            value = cast("Callable[..., Any]", node.target)(*args, **kwargs)
-        return Constant(tuple(value) if isinstance(value, list) else value)
-
-    def _known(self, node: fx.Node) -> Any:
-        return cast("Constant", self.towers.forms[node]).value
 
     def _emit(self, node: fx.Node, scope: Scope, forms: list[Form]) -> Form:
         towers = self.towers
@@ -178,7 +164,7 @@ class _Interpreter:
 
     def _bind(self, feature: IdFeature, weight: Constant, name: str, node: fx.Node) -> None:
         table = self.captured.schema.table(feature.table)
-        value = cast("Tensor", weight.value)
+        value = weight.value
         if tuple(value.shape) != (table.rows, table.dim):
             raise CaptureError(
                 f"feature {feature.name!r} is looked up in {name!r} of shape {list(value.shape)}"
@@ -186,7 +172,7 @@ class _Interpreter:
                 "make the two agree"
             )
         known = self.tables.setdefault(table.name, weight)
-        if cast("Tensor", known.value).data_ptr() != value.data_ptr():
+        if known.value.data_ptr() != value.data_ptr():
             raise CaptureError(
                 f"feature {feature.name!r} is looked up in {name!r}{where(node)}, but its table "
                 f"{table.name!r} is {known.name!r} already; give the schema one table (and one "
@@ -215,7 +201,7 @@ class _Interpreter:
             towers.query.close([made for made, _ in crossing])
             names = tuple(f"hidden.{i}" for i in range(len(crossing)))
             query = finish(towers.query, names, looked_up)
-        tables = {name: cast("Tensor", form.value) for name, form in self.tables.items()}
+        tables = {name: form.value for name, form in self.tables.items()}
         return Partition(query, candidate, tables, self.captured.schema, tuple(towers.notes))
 
 

@@ -23,11 +23,11 @@ class Constant:
     """The same for all rows and queries.
 
     Attributes:
-        value: a tensor, or a tuple of tensors from an operation with several results.
+        value: read-only, as it may be a parameter of the model.
         name: the parameter's name in the model, or empty if it was computed.
     """
 
-    value: Tensor | tuple[Tensor, ...]
+    value: Tensor
     name: str = ""
 
 

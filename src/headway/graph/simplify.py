@@ -40,12 +40,13 @@ _PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 def simplify(module: fx.GraphModule) -> None:
     """Rewrite the graph in place into fewer forms with the same values.
 
-    Afterwards there are no checks, copies or identity slices; every change of shape alone is
+    Afterwards there are no checks, copies, identity slices or operations on constants; every change of shape alone is
     one ``reshape`` with at most one ``-1``; ``stack`` and ``cat`` on an inner axis are ``cat``
     on the last axis and a ``reshape``; products with constant matrices are ``linear``;
     evaluation-mode batch norms are folded into the linear before them, or are one product and
     one sum.
     """
+    known: dict[fx.Node, Any] = {}
     for node in list(module.graph.nodes):
         if node.op != "call_function":
             continue
@@ -53,7 +54,7 @@ def simplify(module: fx.GraphModule) -> None:
             module.graph.erase_node(node)
             continue
         with module.graph.inserting_before(node):
-            better = _better(module, node)
+            better = _folded(module, node, known) or _better(module, node)
         if better is not None and better is not node:
             node.replace_all_uses_with(better)
             module.graph.erase_node(node)
@@ -122,6 +123,28 @@ def _better(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return None if rule is None else rule(module, node)
 
 
+def _folded(module: fx.GraphModule, node: fx.Node, known: dict[fx.Node, Any]) -> fx.Node | None:
+    """Compute what depends on constants alone; several results wait in ``known``."""
+    sources = {n: known.get(n, value_of(module, n)) for n in node.all_input_nodes}
+    if any(value is None for value in sources.values()) or not _is_tensors(node.meta["val"]):
+        return None
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise CaptureError(f"{node.target} is random{where(node)}; score without randomness")
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: sources[n])
+    with torch.no_grad():
+        value = cast("Callable[..., Any]", node.target)(*args, **kwargs)
+    if isinstance(value, Tensor):
+        return constant(module, value, node)
+    known[node] = value
+    return node
+
+
+def _is_tensors(value: object) -> bool:
+    return isinstance(value, Tensor) or (
+        isinstance(value, tuple | list) and all(isinstance(v, Tensor) for v in value)
+    )
+
+
 def _same_type(node: fx.Node) -> bool:
     before, after = cast("fx.Node", node.args[0]).meta["val"], node.meta["val"]
     return bool(before.dtype == after.dtype)
@@ -175,7 +198,7 @@ def _join(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     shape = node.meta["val"].shape
     rank = len(shape)
     if dim % rank == rank - 1 and node.target is aten.cat.default:
-        return None
+        return _pick_columns(module, node) if rank == 2 else None
     inner = [list(p.meta["val"].shape)[1:] for p in parts]
     if dim % rank != 1 or not all(_static(d) for sizes in [*inner, shape[1:]] for d in sizes):
         return None
@@ -183,6 +206,55 @@ def _join(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     joined = emit(module.graph, aten.cat.default, flat, -1)
     joined.meta = {**node.meta, "val": joined.meta["val"]}
     return _reshape(node, joined)
+
+
+def _pick_columns(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Take neighbours that are cut out of one value in one piece (the dots of a DLRM)."""
+    parts: list[fx.Node] = []
+    runs: list[tuple[fx.Node, list[Tensor]]] = []
+    for part in cast("Sequence[fx.Node]", node.args[0]):
+        base, columns = _cut_out(module, part)
+        if parts and base is not part and runs[-1][0] is base:
+            runs[-1][1].append(columns)
+            continue
+        parts.append(part)
+        runs.append((base, [columns]))
+    if len(parts) == len(cast("Sequence[fx.Node]", node.args[0])):
+        return None
+    for i, (base, pieces) in enumerate(runs):
+        if len(pieces) > 1:
+            width = prod(base.meta["val"].shape[1:])
+            flat = _flat(module.graph, base, width)
+            index = constant(module, torch.cat(pieces), node)
+            parts[i] = emit(module.graph, aten.index_select.default, flat, 1, index)
+    joined = emit(module.graph, aten.cat.default, parts, -1) if len(parts) > 1 else parts[0]
+    joined.meta = {**node.meta, "val": joined.meta["val"]}
+    return joined
+
+
+def _cut_out(module: fx.GraphModule, part: fx.Node) -> tuple[fx.Node, Tensor]:
+    """Return what a value is cut out of, and its columns there once that is flat rows."""
+    steps: list[fx.Node] = []
+    base = part
+    while base.target in _CUTS and _cuts_rows_whole(module, base):
+        steps.append(base)
+        base = cast("fx.Node", base.args[0])
+    sizes = base.meta["val"].shape[1:]
+    numbers = torch.arange(prod(sizes)).reshape(1, *sizes)
+    for step in reversed(steps):
+        args, kwargs = fx.map_arg((step.args[1:], step.kwargs), lambda n: value_of(module, n))
+        numbers = cast("Callable[..., Tensor]", step.target)(numbers, *args, **kwargs)
+    return base, numbers.flatten()
+
+
+def _cuts_rows_whole(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Tell whether the first axis stays whole and everything else is known."""
+    source = cast("fx.Node", node.args[0])
+    before, after = source.meta["val"].shape, node.meta["val"].shape
+    known = all(value_of(module, n) is not None for n in node.all_input_nodes if n is not source)
+    static = all(isinstance(s, int) for s in (*before[1:], *after[1:]))
+    symbolic = before and after and not isinstance(before[0], int)
+    return bool(known and static and symbolic and str(before[0]) == str(after[0]))
 
 
 def _lookup(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
@@ -253,6 +325,13 @@ def _batch_norm(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return emit(module.graph, aten.add.Tensor, product, offset)
 
 
+_CUTS = (
+    aten.select.int,
+    aten.slice.Tensor,
+    aten.reshape.default,
+    aten.index.Tensor,
+    aten.index_select.default,
+)
 _Rule = Callable[[fx.GraphModule, fx.Node], fx.Node | None]
 _RULES: dict[Any, _Rule] = {
     aten.stack.default: _join,

@@ -62,7 +62,7 @@ def split_linear(towers: Towers, node: fx.Node) -> Form | None:
     source, weight, bias = (*_forms(towers, node), None)[:3]
     if not isinstance(source, Blocks) or not is_mixed(source):
         return None
-    if not isinstance(weight, Constant) or not isinstance(weight.value, Tensor):
+    if not isinstance(weight, Constant):
         return None
     columns: dict[Scope, list[Tensor]] = {Scope.QUERY: [], Scope.CANDIDATE: []}
     parts: dict[Scope, list[Whole | PerTower]] = {Scope.QUERY: [], Scope.CANDIDATE: []}
@@ -102,7 +102,7 @@ def with_constant(towers: Towers, node: fx.Node) -> Form | None:
     other = rest[0]
     if isinstance(other, int | float):
         return _each(towers, node, source, lambda _part, _start, _stop: (other,))
-    if not isinstance(other, Constant) or not isinstance(other.value, Tensor):
+    if not isinstance(other, Constant):
         return None
     vector = other.value
     if vector.dim() != 1 or vector.shape[0] != node.meta["val"].shape[-1]:

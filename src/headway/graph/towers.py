@@ -134,8 +134,6 @@ class Towers:
         if isinstance(form, Whole):
             return form.node if form.scope is scope else self.gather(form.node)
         if isinstance(form, Constant):
-            if not isinstance(form.value, Tensor):
-                raise CaptureError(f"several constants are used as one value{where(like)}")
             return self.of(scope).constant(form.value, self._like(like))
         if isinstance(form, Blocks):
             return self._concatenate(form, scope, like)
@@ -187,8 +185,7 @@ class Towers:
         if node.op == "get_attr":
             constant = cast("Tensor", getattr(self.query.root, str(node.target)))
             return self.candidate.constant(constant, node)
-        late = node.op == "placeholder" or node.target is not aten.expand.default
-        if late and isinstance(value, Tensor) and self._row_wise(value):
+        if _may_cross(node) and self._row_wise(value):
             index = self.candidate.input(ROW_TO_QUERY, self._row_to_query)
             self.hidden[node] = self.candidate.input(f"hidden of {node.name}", value)
             return self.candidate.call(aten.index_select.default, self.hidden[node], 0, index)
@@ -200,6 +197,14 @@ class Towers:
     def _row_wise(self, value: Tensor) -> bool:
         sizes = list(value.shape)
         return bool(sizes) and self.is_rows(sizes[0]) and all(isinstance(s, int) for s in sizes[1:])
+
+
+def _may_cross(node: fx.Node) -> bool:
+    """Tell whether to gather a value itself: runners carry floats, and no copies of copies."""
+    value = node.meta["val"]
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return False
+    return node.target is not aten.expand.default
 
 
 def drop_unused(graph: fx.Graph) -> None:

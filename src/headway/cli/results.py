@@ -44,6 +44,32 @@ class Harness(msgspec.Struct, frozen=True, kw_only=True):
     lag_p99_ms: float
 
 
+class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``headway bench`` found.
+
+    Attributes:
+        url, model: what was measured.
+        sla: the target.
+        met: the SLA held at the given rate, or at some rate.
+        lbt_qps, lbt_cps: latency-bounded throughput; None if one rate was measured.
+        confirmed: an independent run at the LBT passed too.
+        note: what limits the answer.
+        harness: the load generator's own cost.
+        points: every run.
+    """
+
+    url: str
+    model: str
+    sla: str
+    met: bool
+    lbt_qps: float | None = None
+    lbt_cps: float | None = None
+    confirmed: bool = False
+    note: str = ""
+    harness: Harness
+    points: list[Point]
+
+
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     """Everything ``headway demo`` found; ``ratio`` is optimized over baseline."""
 

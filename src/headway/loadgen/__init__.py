@@ -1,7 +1,7 @@
 """Drives a server open-loop and records when each query was due, sent and answered."""
 
 from headway.loadgen.bench import Bench, BenchSettings, bench_lbt, bench_rate
-from headway.loadgen.discover import fetch_schema
+from headway.loadgen.discover import fetch_models, fetch_schema
 from headway.loadgen.fire import fire, fire_one_by_one
 from headway.loadgen.http import HttpTarget
 from headway.loadgen.null import HarnessCost, null_run, null_server
@@ -19,6 +19,7 @@ __all__ = [
     "bench_rate",
     "decode_scores",
     "encode_infer",
+    "fetch_models",
     "fetch_schema",
     "fire",
     "fire_one_by_one",

@@ -21,6 +21,26 @@ class _Config(msgspec.Struct):
     parameters: dict[str, _Parameter] = {}
 
 
+class _Model(msgspec.Struct):
+    name: str
+
+
+def fetch_models(url: str) -> list[str]:
+    """Return the names of the models that a server offers.
+
+    Raises:
+        NotReadyError: if no server answers.
+        DataError: if it does not list its models.
+    """
+    status, body = _ask(url, "POST", "/v2/repository/index")
+    try:
+        if status != HTTPStatus.OK:
+            raise DataError(f"the server at {url} answered {status} when asked for its models")
+        return sorted(m.name for m in msgspec.json.decode(body, type=list[_Model]))
+    except msgspec.MsgspecError as error:
+        raise DataError(f"the server at {url} does not list its models; name one") from error
+
+
 def fetch_schema(url: str, model: str) -> Schema:
     """Return the schema of a model that a Headway server serves.
 
@@ -29,7 +49,7 @@ def fetch_schema(url: str, model: str) -> Schema:
         NotFoundError: if it has no such model.
         DataError: if it does not tell the schema; the server is another or too old.
     """
-    status, body = _get(url, f"/v2/models/{model}/config")
+    status, body = _ask(url, "GET", f"/v2/models/{model}/config")
     if status == HTTPStatus.NOT_FOUND:
         raise NotFoundError(f"the server at {url} has no model {model!r}")
     if status != HTTPStatus.OK:
@@ -43,11 +63,11 @@ def fetch_schema(url: str, model: str) -> Schema:
         ) from error
 
 
-def _get(url: str, path: str) -> tuple[int, bytes]:
+def _ask(url: str, verb: str, path: str) -> tuple[int, bytes]:
     host, port = parse_url(url)
     connection = HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
-        connection.request("GET", path)
+        connection.request(verb, path, body=b"{}" if verb == "POST" else None)
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, HTTPException) as error:

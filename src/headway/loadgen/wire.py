@@ -100,7 +100,7 @@ def decode_scores(body: bytes, header_length: int | None) -> NDArray[np.float32]
             size = output.parameters.binary_data_size if output.parameters else None
             if output.name == _OUTPUT and size is not None:
                 return np.frombuffer(body[offset : offset + size], "<f4").reshape(output.shape)
-            if output.name == _OUTPUT:
+            if output.name == _OUTPUT and output.data is not None:
                 return np.array(output.data, np.float32).reshape(output.shape)
             offset += size or 0
     except (msgspec.MsgspecError, ValueError, TypeError) as error:

@@ -1,0 +1,206 @@
+"""``headway bench``: open-loop load on a running server, or on a bundle served for the purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headway.cli.pages.bench import build_bench
+from headway.cli.results import BenchReport, Harness, Point
+from headway.cli.terminal import Terminal, milliseconds, number
+from headway.core import Sla, UsageError
+from headway.loadgen import Bench, fetch_models, null_run
+from headway.loadgen import BenchSettings as RunSettings
+from headway.measure import (
+    LbtPoint,
+    LbtResult,
+    LbtSettings,
+    RunRecord,
+    judge_sla,
+    summarize_latency,
+)
+from headway.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class BenchSettings:
+    """What the command line said."""
+
+    sla: Sla
+    workload: str
+    rate: float | None
+    seconds: float
+    seed: int
+    report: Path | None
+
+
+def run_bench(target: str, model: str | None, settings: BenchSettings, terminal: Terminal) -> int:
+    """Measure and print; returns the exit code, 3 if the SLA was not met."""
+    run = RunSettings(
+        workload=Workload.parse(settings.workload), seconds=settings.seconds, seed=settings.seed
+    )
+    if settings.rate is not None and settings.rate <= 0:
+        raise UsageError(f"--rate must be positive, not {settings.rate:g} queries/s")
+    with _served(target, terminal) as url:
+        name = model or only_model(url)
+        with terminal.step("measuring the harness itself"):
+            harness = measure_harness(settings.seed)
+        bench = Bench(url, name, run)
+        report, samples = _measure(bench, settings, terminal)
+    report = msgspec.structs.replace(report, url=url, model=name, harness=harness)
+    if settings.report is not None:
+        settings.report.parent.mkdir(parents=True, exist_ok=True)
+        settings.report.write_text(build_bench(report, settings.sla, samples))
+    _show(report, settings, terminal)
+    return 0 if report.met else 3
+
+
+def _measure(
+    bench: Bench, settings: BenchSettings, terminal: Terminal
+) -> tuple[BenchReport, NDArray[np.float64]]:
+    """Return what one rate, or the search, gave; and the latencies of one run in ms."""
+    sla = settings.sla
+    empty = Harness(null_p50_ms=0, null_p99_ms=0, lag_p99_ms=0)
+    report = BenchReport(url="", model="", sla=str(sla), met=False, harness=empty, points=[])
+    replace = msgspec.structs.replace
+    if settings.rate is not None:
+        with terminal.step(f"firing {settings.rate:g} queries/s"):
+            record = bench.rate(settings.rate, sla=sla)
+        point = point_of(record, sla)
+        return replace(report, met=point.met, points=[point]), record.latency_ns / 1e6
+    found = search_lbt(bench, sla, terminal, f"searching the highest rate with {sla}", 50.0)
+    samples = np.empty(0)
+    if found.lbt_qps:
+        samples = bench.rate(found.lbt_qps, seed=10_000, sla=sla).latency_ns / 1e6
+    return replace(
+        report,
+        met=found.lbt_qps > 0,
+        lbt_qps=found.lbt_qps,
+        lbt_cps=found.lbt_cps,
+        confirmed=found.confirmed,
+        note=found.note,
+        points=points_of(found),
+    ), samples
+
+
+def _show(report: BenchReport, settings: BenchSettings, terminal: Terminal) -> None:
+    sla = settings.sla
+    terminal.table(
+        f"{report.model} at {report.url}, {settings.workload} queries, open loop",
+        ("offered queries/s", "p50", f"p{sla.percentile:g}", "queries", str(sla)),
+        [
+            (
+                number(p.rate_qps),
+                milliseconds(p.p50_ms),
+                milliseconds(p.tail_ms),
+                f"{p.queries:,}",
+                "met" if p.met else "missed",
+            )
+            for p in report.points
+        ],
+    )
+    if report.lbt_qps is not None:
+        word = "confirmed by a run of its own" if report.confirmed else "not confirmed"
+        terminal.result(
+            f"latency-bounded throughput: {number(report.lbt_qps)} queries/s, "
+            f"{number(report.lbt_cps or 0)} candidates/s, {word}"
+        )
+    if report.note:
+        terminal.result(f"note: {report.note}")
+    cost = report.harness
+    terminal.result(
+        f"the harness itself: p50 {milliseconds(cost.null_p50_ms)}, "
+        f"p99 {milliseconds(cost.null_p99_ms)}, lag p99 {milliseconds(cost.lag_p99_ms)}"
+    )
+    if settings.report is not None:
+        terminal.result(f"report: {settings.report}")
+    terminal.object(report)
+
+
+def search_lbt(bench: Bench, sla: Sla, terminal: Terminal, text: str, start: float) -> LbtResult:
+    """Find the LBT with a line of progress per run."""
+    settings = LbtSettings(sla=sla, start_qps=start, evaluations=16)
+    with terminal.step(text, settings.evaluations) as step:
+        done = 0
+
+        def show(point: LbtPoint) -> None:
+            nonlocal done
+            done += 1
+            word = "met" if point.verdict.met else "missed"
+            step.at(done, settings.evaluations, f"{point.rate_qps:.0f} queries/s: {word}")
+
+        return bench.lbt(settings, show)
+
+
+def points_of(result: LbtResult) -> list[Point]:
+    """Return the runs of a search by rising rate."""
+    points = [
+        Point(
+            rate_qps=p.rate_qps,
+            p50_ms=p.latency.at(50.0).value_ms,
+            tail_ms=p.verdict.value_ms,
+            queries=p.latency.queries,
+            met=p.verdict.met,
+        )
+        for p in result.points
+    ]
+    return sorted(points, key=lambda p: p.rate_qps)
+
+
+def point_of(record: RunRecord, sla: Sla) -> Point:
+    """Return one run as a point."""
+    verdict, latency = judge_sla(record, sla), summarize_latency(record)
+    return Point(
+        rate_qps=latency.offered_qps,
+        p50_ms=latency.at(50.0).value_ms,
+        tail_ms=verdict.value_ms,
+        queries=latency.queries,
+        met=verdict.met,
+    )
+
+
+def measure_harness(seed: int) -> Harness:
+    """Return what the load generator and the loopback cost by themselves."""
+    cost = null_run(seed=seed)
+    return Harness(
+        null_p50_ms=cost.http.at(50.0).value_ms,
+        null_p99_ms=cost.http.at(99.0).value_ms,
+        lag_p99_ms=next(p.value_ms for p in cost.http.lag if p.percentile == 99.0),
+    )
+
+
+def only_model(url: str) -> str:
+    """Return the name of the server's only model.
+
+    Raises:
+        UsageError: if it serves several.
+    """
+    names = fetch_models(url)
+    if len(names) != 1:
+        raise UsageError(f"the server at {url} has the models {names}; choose with --model")
+    return names[0]
+
+
+@contextmanager
+def _served(target: str, terminal: Terminal) -> Iterator[str]:
+    if target.startswith(("http://", "https://")):
+        yield target
+        return
+    if not Path(target).is_dir():
+        raise UsageError(
+            f"{target!r} is neither an address like http://127.0.0.1:8000 nor a folder"
+        )
+    from headway.cli.processes import ServerProcess
+
+    with terminal.step(f"starting a server for {target}"):
+        server = ServerProcess(Path(target)).__enter__()
+    try:
+        yield server.ready.url
+    finally:
+        server.__exit__(None, None, None)

@@ -15,6 +15,7 @@ from tests.server.harness import (
     SCHEMA,
     Answer,
     Client,
+    LinearRunner,
     Probe,
     Serve,
     expected,
@@ -202,15 +203,21 @@ def test_runners_are_closed_with_the_server() -> None:
 
 
 def test_a_model_that_cannot_start_is_reported_to_the_caller() -> None:
+    probe = Probe()
+    made = iter([LinearRunner(probe)])
+
     def new_runner() -> Runner:
+        for runner in made:
+            return runner
         raise HeadwayError("no runner today")
 
     before = threading.active_count()
-    server = BackgroundServer([ServedModel("broken", SCHEMA, Plan(), new_runner)])
+    server = BackgroundServer([ServedModel("broken", SCHEMA, Plan(workers=2), new_runner)])
     with pytest.raises(HeadwayError, match="no runner today"):
         server.start()
     server.stop()
     assert threading.active_count() <= before
+    assert probe.closed == 1, "the runner that was made is closed"
 
 
 def test_draining_answers_what_was_accepted_and_then_stops(

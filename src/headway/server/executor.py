@@ -120,7 +120,7 @@ class Executor:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = Ns(0)
         self.batch_sizes: dict[int, int] = {}
-        runners = [model.new_runner() for _ in range(model.plan.workers)]
+        runners = _runners(model)
         self._threads = [
             threading.Thread(target=self._work, args=(i, r), name=f"{model.name}-{i}", daemon=True)
             for i, r in enumerate(runners)
@@ -248,6 +248,19 @@ class Executor:
             following = self._scheduler.next_wakeup()
         if following is not None:
             self._arm(following, now)
+
+
+def _runners(model: ServedModel) -> list[Runner]:
+    """Return a runner for each worker; if one cannot be made, those made before are closed."""
+    runners: list[Runner] = []
+    try:
+        while len(runners) < model.plan.workers:
+            runners.append(model.new_runner())
+    except Exception:
+        for runner in runners:
+            runner.close()
+        raise
+    return runners
 
 
 def _run(runner: Runner, batch: _Batch) -> frozenset[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -40,13 +41,22 @@ def run_server(
         UsageError: if the models or the address cannot be served.
         HeadwayError: if a model cannot be started.
     """
-    server = _server(models, settings, on_ready, clock or MonotonicClock())
+
+    def ready(url: str) -> None:
+        # What lives now lives to the end: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        if on_ready is not None:
+            on_ready(url)
+
+    server = _server(models, settings, ready, clock or MonotonicClock())
     before = sys.getswitchinterval()
     sys.setswitchinterval(settings.switch_interval_us / 1e6)
     try:
         server.run_until_stopped()
     finally:
         sys.setswitchinterval(before)
+        gc.unfreeze()
 
 
 class BackgroundServer:

@@ -107,7 +107,7 @@ def main() -> None:
     tables = [rng.standard_normal(shape, np.float32) for _ in range(given.tables)]
     engines = {
         "torch f32": torch_engine(tables),
-        "headway f32": headway_engine([TableRecords.from_f32(t) for t in tables]),
+        "headway f32": headway_engine([TableRecords.from_f32(t).resident() for t in tables]),
         "headway int8": headway_engine(
             [TableRecords("int8", given.dim, pack_table(t, "int8")) for t in tables]
         ),

@@ -29,6 +29,7 @@ from headway.engine.tables import Gather, TableRecords, TowerLayout
 Feed = dict[str, NDArray[Any]]
 _OUTPUT = "output"
 _ERRORS_ONLY = 3
+ort.set_default_logger_severity(_ERRORS_ONLY)  # it warns of absent GPUs where none is wanted
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -45,6 +45,8 @@ LOOKUP = np.dtype(
 
 _AHEAD = 16
 """How many ids ahead a record is asked into the cache."""
+_FILL = np.zeros(1, np.int64)
+"""The id that fills sequences up, as the trained module saw it."""
 _LINE = 64
 intrinsic: Any = extending.intrinsic  # its own types know nothing of the typing context
 _I8, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -240,9 +242,8 @@ def _sequence(lookup, begin, end, ids, row):
         at = ids + 8 * (begin + position)
         bad |= _vector(lookup, at, 1, length - position, out + 4 * lookup.dim * position)
         _store_float(mask, position, np.float32(1.0))
-    zero = np.zeros(1, np.int64)
     for position in range(length, lookup.max_length):
-        bad |= _vector(lookup, zero.ctypes.data, 1, 1, out + 4 * lookup.dim * position)
+        bad |= _vector(lookup, _FILL.ctypes.data, 1, 1, out + 4 * lookup.dim * position)
         _store_float(mask, position, np.float32(0.0))
     return bad
 

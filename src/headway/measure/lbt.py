@@ -164,7 +164,7 @@ class _Search:
                 if passes > self._settings.confirmations:
                     return self._result(rate, confirmed=True)
             else:
-                rate, step, passes = rate * (1 - step), min(0.5, step * 2), 0
+                rate, step, passes = rate * (1 - step), min(0.2, step * 2), 0
         self._note = f"not confirmed within {self._settings.evaluations} runs"
         return self._result(rate if passes else self._best_unbroken(), confirmed=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -25,6 +26,7 @@ from headway.core import (
 from headway.server import describe
 from headway.server.endpoint import ClientGoneError, Endpoint, Receive
 from headway.server.metrics import render
+from headway.server.patience import Patience
 from headway.server.settings import ServedModel, ServerSettings
 from headway.server.tensors import JSON, Headers
 
@@ -59,13 +61,21 @@ class Incoming:
         declared: the header Content-Length, or None.
     """
 
-    __slots__ = ("_settings", "declared", "header_length", "receive")
+    __slots__ = ("_patience", "_settings", "_too_slow", "declared", "header_length", "receive")
 
-    def __init__(self, scope: dict[str, Any], receive: Receive, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        scope: dict[str, Any],
+        receive: Receive,
+        settings: ServerSettings,
+        patience: Patience,
+    ) -> None:
         self.receive = receive
         self.header_length: int | None = None
         self.declared: int | None = None
         self._settings = settings
+        self._patience = patience
+        self._too_slow = False
         for name, value in scope["headers"]:
             if name == b"content-length":
                 self.declared = _number(name, value)
@@ -87,13 +97,24 @@ class Incoming:
         limit = self._settings.max_body_bytes
         if self.declared is not None and self.declared > limit:
             raise _too_large(limit)
+        task = asyncio.current_task()
+        self._patience.enter(self, partial(self._give_up, task))
         try:
-            async with asyncio.timeout(self._settings.body_timeout_s):
-                return await self._read(limit)
-        except TimeoutError:
+            return await self._read(limit)
+        except asyncio.CancelledError:
+            if task is None or not self._too_slow:
+                raise
+            task.uncancel()
             raise BodyTimeoutError(
                 f"the body did not come within {self._settings.body_timeout_s:g} s"
             ) from None
+        finally:
+            self._patience.leave(self)
+
+    def _give_up(self, task: asyncio.Task[Any] | None) -> None:
+        self._too_slow = True
+        if task is not None:
+            task.cancel()
 
     async def _read(self, limit: int) -> bytes:
         parts: list[bytes] = []
@@ -128,6 +149,7 @@ class App:
         self._clock = clock
         self._endpoints: list[Endpoint] = []
         self._draining = False
+        self._patience = Patience(settings.body_timeout_s)
         self.failure: Exception | None = None
         self._routes: dict[str, tuple[str, Handler]] = {
             "/v2": ("GET", self._metadata),
@@ -152,7 +174,7 @@ class App:
         status = 200
         try:
             handler = self._route(scope["path"], scope["method"])
-            headers, body = await handler(Incoming(scope, receive, self._settings))
+            headers, body = await handler(Incoming(scope, receive, self._settings, self._patience))
         except ClientGoneError:
             return
         except HeadwayError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from headway.core import (
 from headway.scheduler import Completion, Outcome
 from headway.server.executor import Executor, Ticket
 from headway.server.metrics import ModelMetrics
+from headway.server.patience import Patience
 from headway.server.rank import RankCodec
 from headway.server.settings import ServedModel, ServerSettings
 from headway.server.tensors import Headers, InferCodec
@@ -59,6 +61,7 @@ class Endpoint:
         self._infer = InferCodec(model.name, model.version, model.schema, settings)
         self._rank = RankCodec(model, settings)
         self._linking = Linking(model.schema)
+        self._patience = Patience(_WATCH_AFTER_S)
         self._watchers: set[asyncio.Task[None]] = set()
         self.metrics = ModelMetrics(
             model.name, model.version, self._executor.load, self._executor.batch_sizes
@@ -122,8 +125,7 @@ class Endpoint:
 
     async def _end_of(self, ticket: Ticket, receive: Receive) -> Completion:
         # Most queries end sooner than it pays to watch whether their client is still there.
-        loop = asyncio.get_running_loop()
-        watch = loop.call_later(_WATCH_AFTER_S, self._watch, ticket, receive)
+        self._patience.enter(ticket, partial(self._watch, ticket, receive))
         try:
             return await ticket.ended
         except asyncio.CancelledError:
@@ -131,7 +133,7 @@ class Endpoint:
             self._executor.cancel(ticket)
             raise NotReadyError("the server stopped before the scores were there") from None
         finally:
-            watch.cancel()
+            self._patience.leave(ticket)
 
     def _watch(self, ticket: Ticket, receive: Receive) -> None:
         task = asyncio.get_running_loop().create_task(self._cancel_if_gone(ticket, receive))

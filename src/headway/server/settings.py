@@ -32,7 +32,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         max_candidates: larger queries are refused.
         max_timeout_s: a client's timeout is cut to this.
         max_connections: with more than these open, requests are refused.
-        body_timeout_s: how long a client may take to send a body.
+        body_timeout_s: a client that takes longer to send a body is given up, at the latest
+            after twice this time.
         drain_s: how long accepted work may go on after a signal to stop.
         switch_interval_us: how long one thread may keep Python to itself.
     """

@@ -1,1 +1,50 @@
-"""Room to come."""
+"""Passes that make a model small and fast, and the guard that watches over them."""
+
+from headway.compress.guard import (
+    Evidence,
+    GuardSettings,
+    evidence_of_tasks,
+    judge,
+    worst,
+)
+from headway.compress.pipeline import (
+    STAGES,
+    Job,
+    OptimizeResult,
+    Progress,
+    Splits,
+    optimize_model,
+)
+from headway.compress.quantize import (
+    Range,
+    activations,
+    fit_range,
+    quantize_dense,
+    quantize_tables,
+)
+from headway.compress.rows import sample_queries, score_dataset
+from headway.compress.settings import OptimizeSettings
+from headway.compress.verdict import Step
+
+__all__ = [
+    "STAGES",
+    "Evidence",
+    "GuardSettings",
+    "Job",
+    "OptimizeResult",
+    "OptimizeSettings",
+    "Progress",
+    "Range",
+    "Splits",
+    "Step",
+    "activations",
+    "evidence_of_tasks",
+    "fit_range",
+    "judge",
+    "optimize_model",
+    "quantize_dense",
+    "quantize_tables",
+    "sample_queries",
+    "score_dataset",
+    "worst",
+]

@@ -1,0 +1,301 @@
+"""From a trained model to a bundle: compose, measure, choose, and be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Protocol
+
+import numpy as np
+
+from headway.bundle import BundleParts, Choice, Golden, GuardEntry, Provenance
+from headway.compress.checks import data_warnings, score_warnings
+from headway.compress.choose import Scored, errors, measure, rank, try_compositions
+from headway.compress.composition import Composition, build_compositions
+from headway.compress.rows import sample_rows, score_dataset
+from headway.compress.settings import OptimizeSettings
+from headway.compress.verdict import Judge, Step, explained, steps, take
+from headway.core import CaptureError, Clock, MissingDependencyError, NotProvenError, Query, Schema
+from headway.data import Dataset
+from headway.engine import raw_outputs
+
+if find_spec("torch") is None:
+    raise MissingDependencyError("torch", "optimize", "optimising a model")
+
+import torch
+
+from headway.engine.torch_eager import TorchRunner
+from headway.graph import capture, golden_queries, lower, partition
+from headway.models import predict
+
+Progress = Callable[[str, int, int], None]
+"""Called before each stage: what begins, how many are done, how many there are."""
+STAGES = (
+    "capturing the model",
+    "scoring the original",
+    "composing",
+    "proving the f32 towers equal to the model",
+    "measuring compositions",
+    "judging",
+    "recording golden queries",
+)
+_GOLDEN_NOISE = {"f32": 1e-4, "int8": 1e-2}
+"""Accepted change at replay as a share of the outputs' spread: another machine sums in another
+order, and a sum that falls on the edge of an int8 step then changes by that step."""
+
+
+class _ToJson(Protocol):
+    def to_json(self) -> bytes: ...
+
+
+class Splits(Protocol):
+    """The encoded parts of a data set, such as ``data.Prepared`` and ``data.Synthetic``."""
+
+    @property
+    def schema(self) -> Schema:
+        """Of all parts."""
+        ...
+
+    @property
+    def transforms(self) -> _ToJson:
+        """Raw features to encoded ones; they go into the bundle."""
+        ...
+
+    @property
+    def train(self) -> Dataset:
+        """What the model learnt from; activations are calibrated on it."""
+        ...
+
+    @property
+    def choose(self) -> Dataset:
+        """Chooses a composition."""
+        ...
+
+    @property
+    def test(self) -> Dataset:
+        """Judges, and chooses nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Job:
+    """What to optimise.
+
+    Attributes:
+        name: of the bundle, and of the model in a server.
+        model: trained; ``forward(features)`` as made by ``core.model_inputs``.
+        data: rows to calibrate, choose and judge with.
+        provenance: goes into the bundle.
+    """
+
+    name: str
+    model: torch.nn.Module
+    data: Splits
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class OptimizeResult:
+    """What was done and what it cost, and the parts of the bundle.
+
+    Attributes:
+        parts: give them to ``bundle.write_bundle``, with a report if wanted.
+        guard: the verdict on the composition taken; on its worst task.
+        steps: verdicts on the way, the taken composition's last.
+        choices: every composition tried.
+        latency_us: median by composition and query size; ``original`` is the eager model.
+        original_bytes: of the model's parameters and buffers.
+        size_bytes: of the tables and towers taken.
+        equality: largest change of the f32 towers against the model, as a share of the spread.
+        notes: what was hoisted and what stopped it.
+        warnings: doubts about data or model.
+    """
+
+    parts: BundleParts
+    guard: GuardEntry
+    steps: tuple[Step, ...]
+    choices: tuple[Choice, ...]
+    latency_us: Mapping[str, Mapping[int, float]]
+    original_bytes: int
+    size_bytes: int
+    equality: float
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def check(self, *, allow_unproven: bool = False) -> None:
+        """Accept a result that may be published.
+
+        Raises:
+            NotProvenError: if the guard did not pass; with ``allow_unproven`` only if it
+                failed.
+        """
+        if self.guard.verdict == "pass" or (allow_unproven and self.guard.verdict != "fail"):
+            return
+        remedy = "keep the model as it is, or widen the margin if that much loss is acceptable"
+        if self.guard.rows_to_decide is not None:
+            remedy = f"judge on about {self.guard.rows_to_decide:,} rows, or allow unproven bundles"
+        raise NotProvenError(f"the guard says {self.guard.verdict}: {self.guard.reason}; {remedy}")
+
+
+def optimize_model(
+    job: Job,
+    settings: OptimizeSettings,
+    chance_and_time: tuple[np.random.Generator, Clock],
+    progress: Progress | None = None,
+    *,
+    allow_unproven: bool = False,
+) -> OptimizeResult:
+    """Make a model small and fast, and say how sure it is that nothing was lost.
+
+    The model is captured, split into tables and towers, and put together in several ways. The
+    choosing rows sort out compositions that change outputs too much; measured latency orders
+    the rest. The first is judged on the test rows. If it does not pass, the next is judged, up
+    to ``settings.attempts`` in all, which share the guard's error (Bonferroni, declared before
+    a test row is scored). After them comes f32 throughout, which was proven equal to the model
+    output by output and so needs no luck.
+
+    Args:
+        job: the model and its data.
+        settings: what to try and how to choose.
+        chance_and_time: source of golden queries, drawn rows and the bootstrap; and what
+            latency is measured with.
+        progress: called before each stage.
+        allow_unproven: take the fastest composition that was not proven to lose, even if a
+            slower one would pass.
+
+    Returns:
+        The result, whose verdict may be other than pass; see ``OptimizeResult.check``.
+
+    Raises:
+        CaptureError: if the model cannot be captured, or its towers do not equal it.
+        DataError: if the data cannot judge: one class only, no rows, constant scores.
+    """
+    rng, _ = chance_and_time
+    tell = _teller(progress)
+    schema, data = job.data.schema, job.data
+    tell()
+    lowered = lower(partition(capture(job.model, schema)))
+    tell()
+    choose = _scored(job.model, sample_rows(data.choose, settings.choose_rows, rng))
+    test = _scored(job.model, data.test)
+    warnings = data_warnings(data.train, data.choose, data.test)
+    warnings += score_warnings(test.rows, test.raw)
+    tell()
+    calibration = sample_rows(data.train, settings.calibration_rows, rng)
+    compositions = build_compositions(lowered, schema, settings, calibration)
+    tell()
+    questions = golden_queries(schema, rng)
+    eager = TorchRunner(job.model, schema)
+    equality = _prove_equal(compositions[0], eager, questions, choose, settings)
+    tell()
+    with _one_thread():
+        latency = measure(compositions, eager, choose.rows, settings, chance_and_time)
+    trials = try_compositions(compositions, choose, settings, rng, latency)
+    tell()
+    order = rank(trials, settings)
+    looks = max(1, sum(not t.composition.exact for t in order))
+    court = Judge(test, settings.guard, looks, rng)
+    taken, judged = take(order, court, allow_unproven=allow_unproven)
+    choices = explained(trials, judged, court)
+    shown = steps(trials, judged, court)
+    tell()
+    golden, tolerance = _golden(taken.composition, questions, float(choose.raw.std()))
+    return OptimizeResult(
+        parts=_parts(job, taken.composition, golden, tolerance, (shown[-1].guard, choices)),
+        guard=shown[-1].guard,
+        steps=shown,
+        choices=choices,
+        latency_us=latency,
+        original_bytes=sum(t.numel() * t.element_size() for t in job.model.state_dict().values()),
+        size_bytes=taken.composition.size_bytes,
+        equality=equality,
+        notes=lowered.notes,
+        warnings=tuple(warnings),
+    )
+
+
+def _teller(progress: Progress | None) -> Callable[[], None]:
+    stages = iter(enumerate(STAGES))
+
+    def tell() -> None:
+        done, stage = next(stages)
+        if progress is not None:
+            progress(stage, done, len(STAGES))
+
+    return tell
+
+
+def _scored(model: torch.nn.Module, rows: Dataset) -> Scored:
+    return Scored(rows, predict(model, rows))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Give torch one thread, as many as each composition has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _prove_equal(
+    exact: Composition,
+    eager: TorchRunner,
+    questions: Sequence[Query],
+    choose: Scored,
+    settings: OptimizeSettings,
+) -> float:
+    """Return the largest change of any output in f32, as a share of the outputs' spread."""
+    runner, tasks = exact.model.runner(), len(choose.rows.schema.tasks)
+    pairs = [
+        (raw_outputs(runner, [q], tasks)[0], raw_outputs(eager, [q], tasks)[0]) for q in questions
+    ]
+    on_golden, _ = errors(
+        np.concatenate([found for found, _ in pairs]), np.concatenate([raw for _, raw in pairs])
+    )
+    on_rows, _ = errors(score_dataset(runner, choose.rows), choose.raw)
+    equality = max(on_golden, on_rows)
+    if not equality <= settings.equality_limit:
+        raise CaptureError(
+            f"the f32 towers differ from the model by {equality:.2g} of the outputs' spread, "
+            f"accepted are {settings.equality_limit:.2g}; raise optimize.equality_limit if the "
+            "model is known to be sensitive to float32 rounding, else report this as a bug"
+        )
+    return equality
+
+
+def _golden(
+    composition: Composition, questions: Sequence[Query], spread: float
+) -> tuple[tuple[Golden, ...], float]:
+    """Return the queries with this composition's outputs, and the tolerance at replay."""
+    runner, tasks = composition.model.runner(), len(composition.model.schema.tasks)
+    golden = tuple((q, raw_outputs(runner, [q], tasks)[0]) for q in questions)
+    widest = float(np.concatenate([raw for _, raw in golden]).std())
+    return golden, _GOLDEN_NOISE[composition.dense] * max(spread, widest, 1e-6)
+
+
+def _parts(
+    job: Job,
+    composition: Composition,
+    golden: tuple[Golden, ...],
+    tolerance: float,
+    said: tuple[GuardEntry, tuple[Choice, ...]],
+) -> BundleParts:
+    guard, choices = said
+    return BundleParts(
+        name=job.name,
+        schema=job.data.schema,
+        tables=composition.table_parts,
+        query_tower=composition.query_tower,
+        candidate_tower=composition.candidate_tower,
+        golden=golden,
+        golden_tolerance=tolerance,
+        provenance=job.provenance,
+        transforms_json=job.data.transforms.to_json(),
+        guard=guard,
+        choices=choices,
+    )

@@ -33,8 +33,8 @@ from headway.models import predict
 Progress = Callable[[str, int, int], None]
 """Called before each stage: what begins, how many are done, how many there are."""
 STAGES = (
-    "capturing the model",
     "scoring the original",
+    "capturing the model",
     "composing",
     "proving the f32 towers equal to the model",
     "measuring compositions",
@@ -176,12 +176,12 @@ def optimize_model(
     tell = _teller(progress)
     schema, data = job.data.schema, job.data
     tell()
-    lowered = lower(partition(capture(job.model, schema)))
-    tell()
     choose = _scored(job.model, sample_rows(data.choose, settings.choose_rows, rng))
     test = _scored(job.model, data.test)
     warnings = data_warnings(data.train, data.choose, data.test)
     warnings += score_warnings(test.rows, test.raw)
+    tell()
+    lowered = lower(partition(capture(job.model, schema)))
     tell()
     calibration = sample_rows(data.train, settings.calibration_rows, rng)
     compositions = build_compositions(lowered, schema, settings, calibration)

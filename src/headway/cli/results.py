@@ -88,14 +88,16 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     torch_in_server: bool
     harness: Harness
     points: dict[str, list[Point]]
+    notes: list[str]
     files: dict[str, str]
 
 
 class GuardStep(msgspec.Struct, frozen=True, kw_only=True):
-    """The guard's word on one step of the chain."""
+    """The guard's word on one composition; ``claim`` if it was judged to be published."""
 
     name: str
     guard: GuardEntry
+    claim: bool
 
 
 def ratios(baseline: Side, optimized: Side) -> dict[str, float | dict[str, Percentiles]]:

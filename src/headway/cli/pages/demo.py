@@ -16,6 +16,7 @@ from headway.cli.pages.plots import (
     latency_histogram,
     rate_curves,
 )
+from headway.cli.pages.tables import choice_table, quality_table
 from headway.cli.results import DemoResult, Point
 from headway.cli.terminal import milliseconds, number, size
 from headway.core import Sla, to_ms
@@ -98,9 +99,9 @@ def build(result: DemoResult, sla: Sla, samples_ms: Mapping[str, NDArray[np.floa
             ),
             f"Judged on {result.guard.rows:,} rows that neither trained nor chose anything.",
         ),
-        _quality_table(result),
+        quality_table(result.steps),
         heading("What was tried"),
-        _choice_table(result),
+        choice_table(result.choices),
         heading("The harness itself"),
         paragraph(
             f"Against a target that answers at once: p50 {milliseconds(result.harness.null_p50_ms)}, "
@@ -137,51 +138,3 @@ def _load_plot(result: DemoResult, sla: Sla) -> str:
     lbt = {"baseline": result.baseline.lbt_qps, "optimized": result.optimized.lbt_qps}
     curves = [curve(name, points, lbt[name]) for name, points in result.points.items()]
     return rate_curves(curves, sla.percentile, to_ms(sla.limit_ns))
-
-
-def _quality_table(result: DemoResult) -> str:
-    head = (
-        "step",
-        "verdict",
-        "AUC",
-        "delta AUC",
-        "interval",
-        "delta log loss",
-        "predicted/observed",
-    )
-    return table(
-        head,
-        [
-            (
-                step.name,
-                g.verdict
-                if g.rows_to_decide is None
-                else f"{g.verdict} ({g.rows_to_decide:,} rows would decide)",
-                f"{g.auc_optimized:.4f}",
-                f"{g.delta_auc:+.5f}",
-                f"[{g.delta_auc_low:+.5f}, {g.delta_auc_high:+.5f}]",
-                f"{g.delta_log_loss:+.6f}",
-                f"{g.calibration_optimized:.4f}",
-            )
-            for step in result.steps
-            for g in [step.guard]
-        ],
-    )
-
-
-def _choice_table(result: DemoResult) -> str:
-    head = ("composition", "latency, N = 256", "size", "largest error", "taken", "why")
-    return table(
-        head,
-        [
-            (
-                c.name,
-                milliseconds(c.latency_us / 1000),
-                size(c.size_bytes),
-                f"{c.max_error:.2g}",
-                "yes" if c.chosen else "no",
-                c.reason,
-            )
-            for c in result.choices
-        ],
-    )

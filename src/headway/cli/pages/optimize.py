@@ -1,0 +1,64 @@
+"""The report of ``headway optimize``; it travels inside the bundle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headway import __version__
+from headway.cli.pages.html import cards, figure, heading, page, paragraph, table
+from headway.cli.pages.plots import guard_interval, latency_bars
+from headway.cli.pages.tables import choice_table, quality_table
+from headway.cli.terminal import size
+
+if TYPE_CHECKING:
+    from headway.cli.optimizing import OptimizeReport
+
+
+def build_optimize(report: OptimizeReport) -> str:
+    """Return the page."""
+    guard = report.guard
+    taken = report.latency_us.get(report.composition, {})
+    original = report.latency_us.get("original", {})
+    first = next(iter(taken), "")
+    headline: list[tuple[str, str]] = [(guard.verdict, f"guard: AUC within {guard.margin_auc:g}")]
+    if first and first in original:
+        headline.append((f"{taken[first] / original[first]:.2f}x", f"median latency, N = {first}"))
+    headline.append((f"{report.size_bytes / report.original_bytes:.2f}x", "size"))
+    bars = {
+        name: {
+            n: {"p50": value / 1000, "p95": value / 1000, "p99": value / 1000}
+            for n, value in by_size.items()
+        }
+        for name, by_size in report.latency_us.items()
+    }
+    body = [
+        cards(headline),
+        paragraph(
+            f"Taken: {report.composition}. {size(report.original_bytes)} became "
+            f"{size(report.size_bytes)}. {guard.reason}."
+        ),
+        heading("Quality"),
+        figure(
+            guard_interval(
+                [
+                    (s.name, s.guard.delta_auc, s.guard.delta_auc_low, s.guard.delta_auc_high)
+                    for s in report.steps
+                ],
+                guard.margin_auc,
+                "AUC difference by composition",
+            ),
+            f"Judged on {guard.rows:,} rows that neither trained nor chose anything.",
+        ),
+        quality_table(report.steps),
+        heading("Latency"),
+        figure(latency_bars(bars), "A whole query on one core of the machine that made this."),
+        heading("What was tried"),
+        choice_table(report.choices),
+        heading("What runs once per query"),
+        table(("",), [(note,) for note in report.notes]),
+    ]
+    if report.warnings:
+        body += [heading("Warnings"), table(("",), [(warning,) for warning in report.warnings])]
+    return page(
+        f"{report.name}: what was done and what it cost", "", body, f"headway {__version__}"
+    )

@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 
 from headway import __version__
-from headway.bundle import Choice, GuardEntry, Provenance, write_bundle
+from headway.bundle import Provenance, write_bundle
 from headway.cli.config import Config, read_config
 from headway.cli.pages.optimize import build_optimize
-from headway.cli.results import GuardStep
+from headway.cli.results import GuardStep, OptimizeReport
 from headway.cli.terminal import Terminal, milliseconds, size
 from headway.cli.training import train_config
 from headway.compress import Job, OptimizeResult, OptimizeSettings, optimize_model
@@ -23,23 +23,6 @@ from headway.models import RankingModel, load_checkpoint
 
 _BATCH_CANDIDATES = 512
 """Small queries are put together up to this many candidates when they wait in line."""
-
-
-class OptimizeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``headway optimize`` did; latencies are medians in microseconds, by query size."""
-
-    bundle: str
-    name: str
-    composition: str
-    guard: GuardEntry
-    steps: list[GuardStep]
-    choices: list[Choice]
-    latency_us: dict[str, dict[str, float]]
-    original_bytes: int
-    size_bytes: int
-    equality: float
-    notes: list[str]
-    warnings: list[str]
 
 
 def optimize_config(

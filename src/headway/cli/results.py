@@ -44,6 +44,31 @@ class Harness(msgspec.Struct, frozen=True, kw_only=True):
     lag_p99_ms: float
 
 
+class GuardStep(msgspec.Struct, frozen=True, kw_only=True):
+    """The guard's word on one composition; ``claim`` if it was judged to be published."""
+
+    name: str
+    guard: GuardEntry
+    claim: bool
+
+
+class OptimizeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``headway optimize`` did; latencies are medians in microseconds, by query size."""
+
+    bundle: str
+    name: str
+    composition: str
+    guard: GuardEntry
+    steps: list[GuardStep]
+    choices: list[Choice]
+    latency_us: dict[str, dict[str, float]]
+    original_bytes: int
+    size_bytes: int
+    equality: float
+    notes: list[str]
+    warnings: list[str]
+
+
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """What ``headway bench`` found.
 
@@ -90,14 +115,6 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     points: dict[str, list[Point]]
     notes: list[str]
     files: dict[str, str]
-
-
-class GuardStep(msgspec.Struct, frozen=True, kw_only=True):
-    """The guard's word on one composition; ``claim`` if it was judged to be published."""
-
-    name: str
-    guard: GuardEntry
-    claim: bool
 
 
 def ratios(baseline: Side, optimized: Side) -> dict[str, float | dict[str, Percentiles]]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from headway import __version__
 from headway.cli.pages.html import cards, figure, heading, page, paragraph, table
 from headway.cli.pages.plots import guard_interval, latency_bars
 from headway.cli.pages.tables import choice_table, quality_table
+from headway.cli.results import OptimizeReport
 from headway.cli.terminal import size
-
-if TYPE_CHECKING:
-    from headway.cli.optimizing import OptimizeReport
 
 
 def build_optimize(report: OptimizeReport) -> str:

@@ -99,8 +99,9 @@ def result(
 def test_among_equally_fast_compositions_the_smallest_is_taken(result: OptimizeResult) -> None:
     assert [c.name for c in result.choices if c.chosen] == ["tables int8, dense int8"]
     sizes = {c.name: c.size_bytes for c in result.choices}
-    assert result.size_bytes == min(sizes.values())
-    assert len(result.choices) == 4
+    assert result.size_bytes == sizes["tables int8, dense int8"]
+    assert result.size_bytes < sizes["tables int8, dense f32"] < sizes["tables f32, dense f32"]
+    assert len(result.choices) == 6
     assert all(c.reason for c in result.choices)
 
 
@@ -184,6 +185,25 @@ def test_only_what_is_asked_for_is_tried(model: torch.nn.Module, world: Syntheti
     found = optimize(model, world, settings)
     assert {c.name for c in found.choices} == {"tables f32, dense f32", "tables int8, dense f32"}
     assert found.guard.confidence == pytest.approx(0.975)
+
+
+def test_scores_that_depend_on_the_batch_are_measured_but_only_taken_on_request(
+    model: torch.nn.Module, world: Synthetic, result: OptimizeResult
+) -> None:
+    (measured,) = [c for c in result.choices if c.name == "tables int8, dense int8-dynamic"]
+    assert measured.latency_us > 0
+    assert not measured.chosen
+    assert "share its batch" in measured.reason
+    wanted = OptimizeSettings(
+        measure_s=0.1,
+        sizes=(16,),
+        tables=("int8",),
+        dense=("int8-dynamic",),
+        batch_dependent=True,
+        guard=GuardSettings(rounds=200),
+    )
+    found = optimize(model, world, wanted)
+    assert [c.dense for c in found.choices if c.chosen] == ["int8-dynamic"]
 
 
 def test_towers_that_differ_from_the_model_are_refused(

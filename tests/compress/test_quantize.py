@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from headway.compress.quantize import (
     activations,
     fit_range,
     quantize_dense,
+    quantize_dense_dynamic,
     quantize_tables,
     with_outputs,
 )
@@ -108,6 +109,16 @@ def test_a_row_is_scored_alike_whatever_its_batch_mates() -> None:
         np.testing.assert_allclose(run(narrow, x[:rows])[0], spoilt[:rows], rtol=0, atol=1e-5)
 
 
+def test_the_dynamic_pass_gives_int8_products_without_calibration() -> None:
+    rng = np.random.default_rng(0)
+    tower, x = mlp(rng), rng.normal(size=(4000, 40)).astype(np.float32)
+    narrow = quantize_dense_dynamic(tower)
+    (wide,), (rounded,) = run(tower, x), run(narrow, x)
+    assert np.sqrt(np.square(rounded - wide).mean()) < 0.05 * wide.std()
+    assert op_types(narrow).count("MatMulInteger") >= 2
+    assert len(narrow) < len(tower)
+
+
 def test_no_rows_give_no_scores() -> None:
     rng = np.random.default_rng(2)
     tower = mlp(rng)
@@ -189,6 +200,7 @@ def test_a_layer_of_zeros_gives_its_bias() -> None:
 
 
 @settings(max_examples=60)
+@example(np.array([1e-45], np.float32))
 @given(arrays(np.float32, st.integers(1, 200), elements=st.floats(-1024, 1024, width=32)))
 def test_a_range_is_finite_and_holds_zero(values: Array) -> None:
     found = fit_range(values)

@@ -12,7 +12,8 @@ from headway.core import Plan, Schema, UsageError
 FORMAT_VERSION = 1
 
 TableFormat = Literal["f32", "int8"]
-DensePrecision = Literal["f32", "int8"]
+DensePrecision = Literal["f32", "int8", "int8-dynamic"]
+"""Of a tower's wide products: float32; int8 with fixed scales; int8 with scales per batch."""
 Verdict = Literal["pass", "fail", "not proven"]
 ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 """What the server calls a model; safe in a URL and as a folder name."""

@@ -20,6 +20,7 @@ from headway.compress.quantize import (
     activations,
     fit_range,
     quantize_dense,
+    quantize_dense_dynamic,
     quantize_tables,
 )
 from headway.compress.rows import sample_queries, score_dataset
@@ -43,6 +44,7 @@ __all__ = [
     "judge",
     "optimize_model",
     "quantize_dense",
+    "quantize_dense_dynamic",
     "quantize_tables",
     "sample_queries",
     "score_dataset",

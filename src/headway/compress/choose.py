@@ -87,6 +87,8 @@ def try_compositions(
                 f"changes outputs by {mean:.2g} of their spread, "
                 f"accepted are {settings.error_limit:g}"
             )
+        elif not (composition.steady or settings.batch_dependent):
+            rejected = "scores a row differently when other rows share its batch"
         elif not composition.exact:
             entry = worst(
                 [

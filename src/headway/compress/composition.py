@@ -17,6 +17,7 @@ from headway.compress.quantize import (
     activations,
     fit_range,
     quantize_dense,
+    quantize_dense_dynamic,
     quantize_tables,
     with_outputs,
 )
@@ -59,6 +60,11 @@ class Composition:
         return self.tables == "f32" and self.dense == "f32"
 
     @property
+    def steady(self) -> bool:
+        """Whether a row's output is the same whatever rows share its batch."""
+        return self.dense != "int8-dynamic"
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of tables and towers."""
         towers = [t.onnx for t in (self.query_tower, self.candidate_tower) if t is not None]
@@ -98,6 +104,8 @@ def build_compositions(
         narrow = _narrow_towers(lowered, schema, records["f32"], calibration)
         if narrow is not None:
             towers["int8"] = narrow
+    if "int8-dynamic" in settings.dense and _has_wide_products(lowered):
+        towers["int8-dynamic"] = _dynamic_towers(lowered)
     return [
         Composition(
             tables=table_format,
@@ -186,7 +194,7 @@ def _narrow_towers(
 ) -> _Towers | None:
     query, candidate = lowered.query_tower, lowered.candidate_tower
     graphs = {"candidate": candidate.onnx} | ({} if query is None else {"query": query.onnx})
-    if not any(activations(graph) for graph in graphs.values()):
+    if not _has_wide_products(lowered):
         return None
     model = CompiledModel(
         schema,
@@ -202,11 +210,26 @@ def _narrow_towers(
     )
 
 
-def _part(tower: TowerGraph, narrow: bytes | None = None) -> TowerPart:
+def _dynamic_towers(lowered: Lowered) -> _Towers:
+    query, candidate = lowered.query_tower, lowered.candidate_tower
+    return _Towers(
+        None if query is None else _part(query, quantize_dense_dynamic(query.onnx), "int8-dynamic"),
+        _part(candidate, quantize_dense_dynamic(candidate.onnx), "int8-dynamic"),
+    )
+
+
+def _has_wide_products(lowered: Lowered) -> bool:
+    towers = [t for t in (lowered.query_tower, lowered.candidate_tower) if t is not None]
+    return any(activations(tower.onnx) for tower in towers)
+
+
+def _part(
+    tower: TowerGraph, narrow: bytes | None = None, precision: DensePrecision = "int8"
+) -> TowerPart:
     changed = narrow is not None and narrow != tower.onnx
     return TowerPart(
         onnx=tower.onnx if narrow is None else narrow,
-        precision="int8" if changed else "f32",
+        precision=precision if changed else "f32",
         inputs=tower.inputs,
         outputs=tower.outputs,
         lookups=tower.lookups,

@@ -20,6 +20,8 @@ class OptimizeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Attributes:
         tables: formats of tables that are tried.
         dense: precisions of dense towers that are tried.
+        batch_dependent: also take compositions that score a row differently with other rows in
+            its batch (``int8-dynamic``); otherwise they are measured but not taken.
         guard: margins and confidence.
         attempts: compositions that may be judged on the test rows before f32 throughout is
             taken; the guard's error is shared among them, whether or not all are used.
@@ -36,7 +38,8 @@ class OptimizeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """
 
     tables: tuple[TableFormat, ...] = ("f32", "int8")
-    dense: tuple[DensePrecision, ...] = ("f32", "int8")
+    dense: tuple[DensePrecision, ...] = ("f32", "int8", "int8-dynamic")
+    batch_dependent: bool = False
     guard: GuardSettings = GuardSettings()
     attempts: Positive = 2
     sizes: tuple[Positive, ...] = (256, 64)

@@ -102,3 +102,52 @@ def test_the_sigmoid_is_precise_at_both_ends(x: float) -> None:
     got = float(sigmoid(np.array([x], np.float32))[0])
     want = float(1 / (1 + np.exp(-np.longdouble(np.float32(x)))))
     assert got == pytest.approx(want, rel=1e-6, abs=2e-38)
+
+
+def binary_request(item: list[int], price: float = 0.25) -> tuple[bytes, int]:
+    rows = len(item)
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "age": np.array([[0.5]], np.float32),
+        "likes": np.array([[3, -1]]),
+        "price": np.full((rows, 2), price, np.float32),
+        "item": np.array(item, np.int64),
+        "tags": np.full((rows, 1), 7),
+    }
+    inputs = [
+        {
+            "name": name,
+            "shape": list(array.shape),
+            "datatype": "FP32" if array.dtype == np.float32 else "INT64",
+            "parameters": {"binary_data_size": array.nbytes},
+        }
+        for name, array in arrays.items()
+    ]
+    text = json.dumps({"id": "q", "inputs": inputs}).encode()
+    return text + b"".join(a.tobytes() for a in arrays.values()), len(text)
+
+
+def test_a_request_of_a_known_form_is_checked_like_the_first() -> None:
+    codec = InferCodec("linear", "1", SCHEMA, ServerSettings(port=0))
+    for item in ([1, 2], [98, 99], [0, 5]):
+        call = codec.decode(*binary_request(item))
+        check_query(call.query, SCHEMA)
+        assert call.query.id == "q"
+        assert np.array_equal(call.query.candidates["item"], item)  # type: ignore[arg-type]
+    for wrong in ([1, 100], [1, -1]):
+        with pytest.raises(QueryError, match=r"'item': id -?1(00)? is outside"):
+            codec.decode(*binary_request(wrong))
+    with pytest.raises(QueryError, match="'price' holds NaN"):
+        codec.decode(*binary_request([1, 2], float("nan")))
+    body, length = binary_request([1, 2])
+    with pytest.raises(QueryError, match="ends after the body does"):
+        codec.decode(body[:-1], length)
+    with pytest.raises(QueryError, match="bytes of tensors follow"):
+        codec.decode(body + b"\0", length)
+
+
+def test_what_is_remembered_of_requests_is_bounded() -> None:
+    codec = InferCodec("linear", "1", SCHEMA, ServerSettings(port=0))
+    for rows in range(1500):
+        codec.decode(*binary_request([1] * rows))
+    assert 100 < len(codec._known) < 1400
+    assert codec.decode(*binary_request([1] * 3)).query.size == 3

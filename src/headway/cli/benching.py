@@ -125,7 +125,7 @@ def _show(report: BenchReport, settings: BenchSettings, terminal: Terminal) -> N
 
 def search_lbt(bench: Bench, sla: Sla, terminal: Terminal, text: str, start: float) -> LbtResult:
     """Find the LBT with a line of progress per run."""
-    settings = LbtSettings(sla=sla, start_qps=start, evaluations=16)
+    settings = LbtSettings(sla=sla, start_qps=start, evaluations=14)
     with terminal.step(text, settings.evaluations) as step:
         done = 0
 

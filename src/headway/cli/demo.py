@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headway import __version__
 from headway.bundle import Provenance
-from headway.cli.benching import measure_harness, points_of, search_lbt
+from headway.cli.benching import measure_harness, point_of, points_of, search_lbt
 from headway.cli.optimizing import composition, guard_steps, optimize_into
 from headway.cli.pages.demo import HEAD, build, rows
 from headway.cli.processes import ServerProcess, validate_apart
@@ -34,7 +34,8 @@ MODEL = DlrmSettings(bottom_mlp=(256, 128, 32), predict_mlp=(512, 128))
 """The shape of DLRM-RMC2's dense parts (DeepRecSys, table 1)."""
 _TURNS, _QUERIES_A_TURN = 6, 50
 _START_QPS = 100.0
-_HISTOGRAM_SEED = 10_000
+_SHARES = (0.25, 0.5, 0.75)
+_HISTOGRAM_SEED, _CURVE_SEED = 10_000, 20_000
 _QUICK_ROWS = 50_000
 
 
@@ -73,6 +74,7 @@ def run_demo(settings: DemoSettings, terminal: Terminal) -> int:
         torch_loaded = apart.torch_loaded or served.torch_loaded
         latency = served.one_by_one(benches)
         lbt = {name: served.lbt(name, bench) for name, bench in benches.items()}
+        below = served.below(benches, lbt)
         samples = served.same_schedule(benches, lbt)
     sides = {
         name: _side(name, made, latency[name], lbt[name]) for name in ("baseline", "optimized")
@@ -93,7 +95,7 @@ def run_demo(settings: DemoSettings, terminal: Terminal) -> int:
         composition=composition(made.result),
         torch_in_server=torch_loaded,
         harness=harness,
-        points={name: points_of(found) for name, found in lbt.items()},
+        points={name: below[name] + points_of(found) for name, found in lbt.items()},
         notes=[f"{name}: {found.note}" for name, found in lbt.items() if found.note],
         files={
             "bundle": str(made.bundle),
@@ -194,6 +196,21 @@ class _Served:
         """Return the latency-bounded throughput of one side."""
         text = f"searching the highest rate of {name} with {self._settings.sla}"
         return search_lbt(bench, self._settings.sla, self._terminal, text, _START_QPS)
+
+    def below(
+        self, benches: Mapping[str, Bench], lbt: Mapping[str, LbtResult]
+    ) -> dict[str, list[Point]]:
+        """Return runs at shares of each side's LBT, side after side in turn, for the curves."""
+        points: dict[str, list[Point]] = {name: [] for name in benches}
+        total = len(_SHARES) * len(benches)
+        with self._terminal.step("the curves below the highest rates", total) as step:
+            for number, share in enumerate(_SHARES):
+                for name, bench in benches.items():
+                    rate = max(1.0, share * lbt[name].lbt_qps)
+                    record = bench.rate(rate, seed=_CURVE_SEED + number)
+                    points[name].append(point_of(record, self._settings.sla))
+                    step.note(f"{name}, {rate:.0f} queries/s")
+        return points
 
     def same_schedule(
         self, benches: Mapping[str, Bench], lbt: Mapping[str, LbtResult]

@@ -24,19 +24,18 @@ from headway.core import (
     UnsupportedMediaError,
 )
 from headway.server import describe
-from headway.server.endpoint import ClientGoneError, Endpoint, Receive
+from headway.server.endpoint import ClientGoneError, Endpoint, Receive, Reply
 from headway.server.metrics import render
 from headway.server.patience import Patience
 from headway.server.settings import ServedModel, ServerSettings
-from headway.server.tensors import JSON, Headers
+from headway.server.tensors import JSON
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-Reply = tuple[Headers, bytes]
 Handler = Callable[["Incoming"], Awaitable[Reply]]
 
 _log = logging.getLogger("headway.server")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-_CLOSE = (b"connection", b"close")
+CLOSE = (b"connection", b"close")
 _NOT_OFFERED = (
     "/v2/repository/models/",
     "/v2/systemsharedmemory",
@@ -139,6 +138,8 @@ class App:
 
     Attributes:
         failure: why a model could not be started, if one could not.
+        direct: paths of infer calls, for a protocol that calls endpoints itself.
+        max_body_bytes: limit of a body that does not come through this application.
     """
 
     def __init__(
@@ -151,6 +152,8 @@ class App:
         self._draining = False
         self._patience = Patience(settings.body_timeout_s)
         self.failure: Exception | None = None
+        self.direct: dict[bytes, Endpoint] = {}
+        self.max_body_bytes = settings.max_body_bytes
         self._routes: dict[str, tuple[str, Handler]] = {
             "/v2": ("GET", self._metadata),
             "/v2/health/live": ("GET", self._live),
@@ -178,10 +181,10 @@ class App:
         except ClientGoneError:
             return
         except HeadwayError as error:
-            status, (headers, body) = error.status, _error_reply(error)
+            status, (headers, body) = error.status, error_reply(error)
         except Exception:  # noqa: BLE001 - one bad request must not end in silence
             _log.exception("%s %s failed", scope["method"], _shown(scope["raw_path"]))
-            status, (headers, body) = 500, _error_reply(HeadwayError("internal error"))
+            status, (headers, body) = 500, error_reply(HeadwayError("internal error"))
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -224,13 +227,7 @@ class App:
 
         async def infer(request: Incoming) -> Reply:
             body = await request.body()
-            length = request.header_length
-            if length is not None and length > len(body):
-                raise QueryError(
-                    f"Inference-Header-Content-Length {length} is more than the body's "
-                    f"{len(body)} bytes"
-                )
-            return await endpoint.infer(body, length, request.receive)
+            return await endpoint.infer(body, request.header_length, request.receive)
 
         async def rank(request: Incoming) -> Reply:
             return await endpoint.rank(await request.body(), request.receive)
@@ -249,6 +246,7 @@ class App:
             self._routes[f"{base}/ready"] = ("GET", self._ready)
             self._routes[f"{base}/stats"] = ("GET", stats)
             self._routes[f"{base}/infer"] = ("POST", infer)
+            self.direct[f"{base}/infer".encode()] = endpoint
         self._routes[f"/v1/rank/{model.name}"] = ("POST", rank)
 
     async def _metadata(self, _: Incoming) -> Reply:
@@ -293,14 +291,15 @@ def _json(content: object) -> Reply:
     return [JSON], msgspec.json.encode(content)
 
 
-def _error_reply(error: HeadwayError) -> Reply:
+def error_reply(error: HeadwayError) -> Reply:
+    """Return headers and body of the reply that tells of an error."""
     headers = [JSON]
     if isinstance(error, OverloadedError):
         headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after_s))))
     elif isinstance(error, NotReadyError):
         headers.append((b"retry-after", b"1"))
     elif isinstance(error, TooLargeError | BodyTimeoutError):
-        headers.append(_CLOSE)
+        headers.append(CLOSE)
     return headers, msgspec.json.encode({"error": str(error)})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -20,7 +21,7 @@ from headway.core import (
     Schema,
 )
 from headway.scheduler import Completion, Outcome
-from headway.server.executor import Executor, Ticket
+from headway.server.executor import Ended, Executor, Ticket
 from headway.server.metrics import ModelMetrics
 from headway.server.patience import Patience
 from headway.server.rank import RankCodec
@@ -28,7 +29,10 @@ from headway.server.settings import ServedModel, ServerSettings
 from headway.server.tensors import Headers, InferCodec
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
+Reply = tuple[Headers, bytes]
+Answer = Callable[[Reply | HeadwayError], None]
 _WATCH_AFTER_S = 0.02
+_log = logging.getLogger("headway.server")
 
 
 class ModelOutputError(HeadwayError):
@@ -48,7 +52,7 @@ C_contra = TypeVar("C_contra", bound=_Call, contravariant=True)
 
 
 class _Encoder(Protocol[C_contra]):
-    def encode(self, call: C_contra, scores: NDArray[np.float32]) -> tuple[Headers, bytes]: ...
+    def encode(self, call: C_contra, scores: NDArray[np.float32]) -> Reply: ...
 
 
 class Endpoint:
@@ -67,9 +71,7 @@ class Endpoint:
             model.name, model.version, self._executor.load, self._executor.batch_sizes
         )
 
-    async def infer(
-        self, body: bytes, header_length: int | None, receive: Receive
-    ) -> tuple[Headers, bytes]:
+    async def infer(self, body: bytes, header_length: int | None, receive: Receive) -> Reply:
         """Answer an infer call of the Open Inference Protocol.
 
         Raises:
@@ -82,7 +84,39 @@ class Endpoint:
             raise
         return await self._answer(self._infer, call, receive)
 
-    async def rank(self, body: bytes, receive: Receive) -> tuple[Headers, bytes]:
+    def start_infer(self, body: bytes, header_length: int | None, answer: Answer) -> Ticket:
+        """Begin an infer call whose reply or error is given to ``answer``, in the event loop.
+
+        Returns:
+            what ``cancel`` takes; ``answer`` may have been called by then.
+
+        Raises:
+            HeadwayError: in place of a call of ``answer``.
+        """
+        try:
+            call = self._infer.decode(body, header_length)
+        except HeadwayError:
+            self.metrics.turned_away(invalid=True)
+            raise
+
+        def end(ticket: Ticket, completion: Completion) -> None:
+            try:
+                reply = self._reply(self._infer, call, ticket, completion)
+            except HeadwayError as error:
+                answer(error)
+            except Exception:  # noqa: BLE001 - a call must not end in silence
+                _log.exception("the reply to an infer call failed")
+                answer(HeadwayError("internal error"))
+            else:
+                answer(reply)
+
+        return self._submit(call.query, end)
+
+    def cancel(self, ticket: Ticket) -> None:
+        """End a call that nobody waits for any more."""
+        self._executor.cancel(ticket)
+
+    async def rank(self, body: bytes, receive: Receive) -> Reply:
         """Answer a rank call.
 
         Raises:
@@ -103,17 +137,42 @@ class Endpoint:
         """Stop the workers."""
         self._executor.close()
 
-    async def _answer(
-        self, encoder: _Encoder[C_contra], call: C_contra, receive: Receive
-    ) -> tuple[Headers, bytes]:
-        arrived = self._clock.now()
+    async def _answer(self, encoder: _Encoder[C_contra], call: C_contra, receive: Receive) -> Reply:
+        ended: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+
+        def end(_: Ticket, completion: Completion) -> None:
+            if not ended.done():
+                ended.set_result(completion)
+
+        ticket = self._submit(call.query, end)
+        # Most queries end sooner than it pays to watch whether their client is still there.
+        self._patience.enter(ticket, partial(self._watch, ticket, receive))
         try:
-            ticket = self._executor.submit(call.query, arrived)
+            completion = await ended
+        except asyncio.CancelledError:
+            # The limit for draining is reached. The reply is still owed, and there is one.
+            self.cancel(ticket)
+            self.metrics.ended(Outcome.CANCELLED)
+            raise stopped() from None
+        finally:
+            self._patience.leave(ticket)
+        return self._reply(encoder, call, ticket, completion)
+
+    def _submit(self, query: Query, ended: Ended) -> Ticket:
+        try:
+            return self._executor.submit(query, self._clock.now(), ended)
         except HeadwayError:
             self.metrics.turned_away(invalid=False)
             raise
+
+    def _reply(
+        self,
+        encoder: _Encoder[C_contra],
+        call: C_contra,
+        ticket: Ticket,
+        completion: Completion,
+    ) -> Reply:
         try:
-            completion = await self._end_of(ticket, receive)
             if completion.outcome is not Outcome.DONE:
                 raise _failure(completion.outcome)
             reply = encoder.encode(call, self._linking.scores(ticket.out))
@@ -123,18 +182,6 @@ class Endpoint:
         self.metrics.scored(completion, call.query.size, self._clock.now())
         return reply
 
-    async def _end_of(self, ticket: Ticket, receive: Receive) -> Completion:
-        # Most queries end sooner than it pays to watch whether their client is still there.
-        self._patience.enter(ticket, partial(self._watch, ticket, receive))
-        try:
-            return await ticket.ended
-        except asyncio.CancelledError:
-            # The limit for draining is reached. The reply is still owed, and there is one.
-            self._executor.cancel(ticket)
-            raise NotReadyError("the server stopped before the scores were there") from None
-        finally:
-            self._patience.leave(ticket)
-
     def _watch(self, ticket: Ticket, receive: Receive) -> None:
         task = asyncio.get_running_loop().create_task(self._cancel_if_gone(ticket, receive))
         self._watchers.add(task)
@@ -143,7 +190,7 @@ class Endpoint:
     async def _cancel_if_gone(self, ticket: Ticket, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._executor.cancel(ticket)
+        self.cancel(ticket)
 
 
 class Linking:
@@ -180,6 +227,11 @@ def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
     np.exp(out, out=out)
     np.add(out, np.float32(1), out=out)
     return np.reciprocal(out, out=out)
+
+
+def stopped() -> NotReadyError:
+    """Say why a call that was accepted got no scores."""
+    return NotReadyError("the server stopped before the scores were there")
 
 
 def _failure(outcome: Outcome) -> HeadwayError:

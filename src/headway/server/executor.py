@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,23 +40,26 @@ _log = logging.getLogger("headway.server")
 _JOIN_S = 5.0
 
 
+Ended = Callable[["Ticket", Completion], None]
+
+
 class Ticket:
     """An accepted query, from submission to reply.
 
     Attributes:
         id: the scheduler's number for it.
         query: what was asked.
-        out: float32 ``[size, tasks]`` raw outputs, complete once ``ended`` says ``DONE``.
-        ended: resolves to the query's one completion.
+        out: float32 ``[size, tasks]`` raw outputs, complete once it ended as ``DONE``.
+        ended: called in the event loop with this ticket and the query's one completion.
     """
 
     __slots__ = ("_claimed", "_failed", "_hidden", "_ready", "ended", "id", "out", "query")
 
-    def __init__(self, number: int, query: Query, tasks: int) -> None:
+    def __init__(self, number: int, query: Query, tasks: int, ended: Ended) -> None:
         self.id = number
         self.query = query
         self.out = np.empty((query.size, tasks), np.float32)
-        self.ended: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self.ended = ended
         self._hidden: Hidden = None
         self._ready: threading.Event | None = None
         self._claimed = False
@@ -111,10 +116,12 @@ class Executor:
         self._tasks = len(model.schema.tasks)
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._idle: list[threading.Lock] = []
         self._scheduler = Scheduler(model.plan)
         self._tickets: dict[int, Ticket] = {}
-        self._ended: list[tuple[Ticket, Completion]] = []
+        self._ended: deque[tuple[Ticket, Completion]] = deque()
+        self._delivering = False
         self._numbers = 0
         self._closing = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -128,55 +135,60 @@ class Executor:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, query: Query, now: Ns) -> Ticket:
-        """Accept a checked query; its ticket ends by itself.
+    def submit(self, query: Query, now: Ns, ended: Ended) -> Ticket:
+        """Accept a checked query and see to it that ``ended`` is called once.
+
+        A query without candidates ends before this returns.
 
         Raises:
             OverloadedError: if it would not be answered in time.
             DeadlineError: if its time is up already.
             NotReadyError: while draining.
         """
-        ticket = Ticket(self._numbers, query, self._tasks)
+        ticket = Ticket(self._numbers, query, self._tasks, ended)
         self._numbers += 1
         timeout = self._plan.timeout_ns if query.timeout is None else query.timeout
         arrival = Arrival(ticket.id, query.size, Ns(now + timeout))
-        with self._changed:
+        with self._lock:
             admission = self._scheduler.submit(arrival, now)
             if isinstance(admission, Accepted) and admission.completion is None:
                 self._tickets[ticket.id] = ticket
                 if admission.chunks > 1:
                     ticket.share()
-                self._changed.notify(admission.chunks)
+                for _ in range(min(admission.chunks, len(self._idle))):
+                    self._idle.pop().release()
         if isinstance(admission, Refused):
             raise _refusal(admission)
         if admission.completion is not None:
-            ticket.ended.set_result(admission.completion)
+            ended(ticket, admission.completion)
         else:
             self._arm(arrival.deadline, now)
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
         """End a query that nobody waits for any more, unless it has ended."""
-        with self._changed:
+        with self._lock:
             ended = self._scheduler.cancel(ticket.id, self._clock.now())
             if ended is not None:
                 self._report((ended,))
+        self._wake_loop()
 
     def load(self) -> Load:
         """Return how much waits and runs."""
-        with self._changed:
+        with self._lock:
             return self._scheduler.load()
 
     def drain(self) -> None:
         """Refuse new queries; those accepted go on."""
-        with self._changed:
+        with self._lock:
             self._scheduler.drain()
 
     def close(self) -> None:
         """Stop the workers after the batch they have; what still waits is not computed."""
-        with self._changed:
+        with self._lock:
             self._closing = True
-            self._changed.notify_all()
+            while self._idle:
+                self._idle.pop().release()
         if self._alarm is not None:
             self._alarm.cancel()
         for thread in self._threads:
@@ -185,27 +197,36 @@ class Executor:
     # In the worker threads.
 
     def _work(self, worker: int, runner: Runner) -> None:
+        bell = threading.Lock()
+        bell.acquire()
         try:
-            batch = self._next(worker, None, frozenset())
+            batch = self._next(worker, bell, None, frozenset())
             while batch is not None:
                 failed = _run(runner, batch)
-                batch = self._next(worker, batch.work, failed)
+                batch = self._next(worker, bell, batch.work, failed)
         finally:
             runner.close()
 
-    def _next(self, worker: int, done: Work | None, failed: frozenset[int]) -> _Batch | None:
-        with self._changed:
-            now = self._clock.now()
-            if done is not None:
-                self._report(self._scheduler.finished(done, now, failed))
-            while not self._closing:
-                self._report(self._scheduler.expire(now))
-                work = self._scheduler.next_work(worker, now)
-                if work is not None:
-                    return self._batch(work)
-                self._changed.wait()
+    def _next(
+        self, worker: int, bell: threading.Lock, done: Work | None, failed: frozenset[int]
+    ) -> _Batch | None:
+        while True:
+            with self._lock:
                 now = self._clock.now()
-        return None
+                if done is not None:
+                    self._report(self._scheduler.finished(done, now, failed))
+                    done = None
+                self._report(self._scheduler.expire(now))
+                closing = self._closing
+                work = None if closing else self._scheduler.next_work(worker, now)
+                batch = None if work is None else self._batch(work)
+                if batch is None and not closing:
+                    self._idle.append(bell)
+            # Only now, so that the event loop does not wake up to find Python taken.
+            self._wake_loop()
+            if batch is not None or closing:
+                return batch
+            bell.acquire()
 
     def _batch(self, work: Work) -> _Batch:
         size = work.candidates
@@ -215,21 +236,23 @@ class Executor:
 
     def _report(self, completions: tuple[Completion, ...]) -> None:
         """Queue completions for the event loop; the lock is held."""
-        if not completions:
-            return
-        wake = not self._ended
-        self._ended.extend((self._tickets.pop(c.query), c) for c in completions)
-        if wake and not self._loop.is_closed():
+        for completion in completions:
+            self._ended.append((self._tickets.pop(completion.query), completion))
+
+    def _wake_loop(self) -> None:
+        """See to it that what was reported is delivered."""
+        if self._ended and not self._delivering and not self._loop.is_closed():
+            self._delivering = True
             self._loop.call_soon_threadsafe(self._deliver)
 
     # In the event loop.
 
     def _deliver(self) -> None:
-        with self._changed:
-            ended, self._ended = self._ended, []
-        for ticket, completion in ended:
-            if not ticket.ended.done():
-                ticket.ended.set_result(completion)
+        # In this order: what is reported from here on either is seen below or wakes us again.
+        self._delivering = False
+        while self._ended:
+            ticket, completion = self._ended.popleft()
+            ticket.ended(ticket, completion)
 
     def _arm(self, deadline: Ns, now: Ns) -> None:
         """See to it that queries end at their deadline even if no worker comes back."""
@@ -242,10 +265,11 @@ class Executor:
 
     def _ring(self) -> None:
         self._alarm = None
-        with self._changed:
+        with self._lock:
             now = self._clock.now()
             self._report(self._scheduler.expire(now))
             following = self._scheduler.next_wakeup()
+        self._wake_loop()
         if following is not None:
             self._arm(following, now)
 

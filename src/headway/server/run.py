@@ -16,6 +16,7 @@ import uvicorn
 
 from headway.core import Clock, HeadwayError, MonotonicClock, UsageError
 from headway.server.app import App
+from headway.server.protocol import Protocol
 from headway.server.settings import ServedModel, ServerSettings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -137,12 +138,13 @@ class _Server(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="on",
             log_config=None,
             log_level="critical",
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             date_header=False,
             limit_concurrency=settings.max_connections,

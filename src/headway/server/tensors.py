@@ -127,6 +127,11 @@ class InferCodec:
         tensors = memoryview(b"")
         envelope: _Envelope | None = None
         if header_length is not None:
+            if header_length > len(body):
+                raise QueryError(
+                    f"Inference-Header-Content-Length {header_length} is more than the body's "
+                    f"{len(body)} bytes"
+                )
             tensors = memoryview(body)[header_length:]
             body = body[:header_length]
             envelope = _open(body)

@@ -183,7 +183,7 @@ def test_draining_answers_calls_on_the_short_way(held: Probe, finish: bool) -> N
         connection.sendall(request())
         held.entered.acquire()
         server.begin_drain()
-        reply = pool.submit(read_all, connection)
+        reply = pool.submit(read_reply, connection)
         if finish:
             held.gate.set()
         answer = reply.result()

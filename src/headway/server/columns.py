@@ -79,8 +79,8 @@ class Parts:
 class Frame:
     """All features of a model, in the order in which their tensors are put into memory.
 
-    First what is checked together: the ids of all candidates as one matrix, then the single ids
-    of the query; then bags and sequences, and at last all numbers.
+    First what is checked together: the ids of all candidates as one matrix, then all ids of the
+    query; then the bags and sequences of candidates, and at last all numbers.
     """
 
     def __init__(self, slots: Iterable[Slot]) -> None:
@@ -88,40 +88,52 @@ class Frame:
         sparse = [slot for slot in slots if slot.rank == 1]
         self.columns = [slot for slot in sparse if not slot.per_query]
         self.singles = [slot for slot in sparse if slot.per_query]
-        self.ragged = [slot for slot in slots if slot.ragged]
+        ragged = [slot for slot in slots if slot.ragged]
+        self.lists = [slot for slot in ragged if slot.per_query]
+        self.ragged = [slot for slot in ragged if not slot.per_query]
         self.dense = [slot for slot in slots if slot.type == "FP32"]
-        self.order = [*self.columns, *self.singles, *self.ragged, *self.dense]
+        self.order = [*self.columns, *self.singles, *self.lists, *self.ragged, *self.dense]
         self.limits = np.array([[slot.limit] for slot in self.columns], _UNSIGNED)
-        self.single_limits = np.array([slot.limit for slot in self.singles], _UNSIGNED)
 
 
 class Cut:
     """Where in memory the columns of a request with these rows and widths lie."""
 
-    __slots__ = ("_dense", "_floats", "_frame", "_grid", "_ids", "_ragged", "_rows", "_singles")
+    __slots__ = (
+        *("_dense", "_floats", "_floats_at", "_frame", "_grid", "_ids", "_limits", "_lists"),
+        *("_offsets", "_ragged", "_singles", "_stop"),
+    )
 
     def __init__(self, frame: Frame, rows: int, widths: Mapping[str, int]) -> None:
         self._frame = frame
-        self._rows = rows
-        self._grid = len(frame.columns) * rows
-        place = self._grid
-        self._singles: list[tuple[str, slice]] = []
+        self._grid = (len(frame.columns), rows)
+        start = place = len(frame.columns) * rows
+        limits: list[int] = []
+        self._singles: list[tuple[Slot, slice]] = []
         for slot in frame.singles:
-            self._singles.append((slot.name, slice(place, place + 1)))
+            self._singles.append((slot, slice(place, place + 1)))
+            limits.append(slot.limit)
             place += 1
+        self._lists: list[tuple[Slot, slice]] = []
+        for slot in frame.lists:
+            self._lists.append((slot, slice(place, place + widths[slot.name])))
+            limits += [slot.limit] * widths[slot.name]
+            place += widths[slot.name]
+        self._limits = np.array(limits, _UNSIGNED)
+        self._ids = slice(start, place)
         self._ragged: list[tuple[Slot, slice, tuple[int, int]]] = []
         for slot in frame.ragged:
-            shape = (1 if slot.per_query else rows, widths[slot.name])
+            shape = (rows, widths[slot.name])
             self._ragged.append((slot, slice(place, place + shape[0] * shape[1]), shape))
             place += shape[0] * shape[1]
-        self._ids = place
-        place = 0
-        self._dense: list[tuple[Slot, slice, tuple[int, int]]] = []
+        self._floats_at = 8 * place
+        self._dense: list[tuple[Slot, int, tuple[int, int]]] = []
+        self._floats = 0
         for slot in frame.dense:
             shape = (1 if slot.per_query else rows, slot.width)
-            self._dense.append((slot, slice(place, place + shape[0] * shape[1]), shape))
-            place += shape[0] * shape[1]
-        self._floats = place
+            self._dense.append((slot, self._floats_at + 4 * self._floats, shape))
+            self._floats += shape[0] * shape[1]
+        self._stop = place
 
     def columns(
         self, tensors: Iterable[bytes | memoryview]
@@ -142,65 +154,59 @@ class Cut:
         memory = bytearray().join(tensors)
         context: dict[str, Column] = {}
         candidates: dict[str, Column] = {}
-        if self._dense:
-            self._read_dense(memory, context, candidates)
-        ids = np.ndarray((self._ids,), _SIGNED, memory)
+        if self._floats:
+            values = np.ndarray((self._floats,), _FLOAT, memory, self._floats_at)
+            if np.count_nonzero(np.isfinite(values)) != self._floats:
+                self._blame_number(memory)
+        for slot, start, shape in self._dense:
+            columns = context if slot.per_query else candidates
+            columns[slot.name] = np.ndarray(shape, _FLOAT, memory, start)
+        ids = np.ndarray((self._stop,), _SIGNED, memory)
+        self._read_query(ids, context)
         if self._frame.columns:
-            self._check_columns(memory)
-            grid = ids[: self._grid].reshape(len(self._frame.columns), self._rows)
-            for slot, column in zip(self._frame.columns, grid, strict=True):
-                candidates[slot.name] = column
-        if self._singles:
-            self._check_singles(memory)
-            for name, place in self._singles:
-                context[name] = ids[place]
+            self._read_grid(memory, candidates)
         for slot, place, shape in self._ragged:
-            columns = context if slot.per_query else candidates
-            columns[slot.name] = _ragged(slot, ids[place].reshape(shape))
+            candidates[slot.name] = _ragged(slot, ids[place].reshape(shape))
         return context, candidates
-
-    def _read_dense(
-        self, memory: bytearray, context: dict[str, Column], candidates: dict[str, Column]
-    ) -> None:
-        values = np.ndarray((self._floats,), _FLOAT, memory, self._ids * 8)
-        if np.count_nonzero(np.isfinite(values)) != self._floats:
-            self._blame_number(values)
-        for slot, place, shape in self._dense:
-            columns = context if slot.per_query else candidates
-            columns[slot.name] = values[place].reshape(shape)
 
     # Seen as unsigned, a negative id is huge: one comparison finds both ends.
 
-    def _check_columns(self, memory: bytearray) -> None:
-        slots, shape = self._frame.columns, (len(self._frame.columns), self._rows)
-        outside = np.ndarray(shape, _UNSIGNED, memory) >= self._frame.limits
+    def _read_grid(self, memory: bytearray, candidates: dict[str, Column]) -> None:
+        slots = self._frame.columns
+        outside = np.ndarray(self._grid, _UNSIGNED, memory) >= self._frame.limits
+        grid = np.ndarray(self._grid, _SIGNED, memory)
         if np.count_nonzero(outside):
             first = int(outside.any(axis=1).argmax())
-            raise slots[first].bad_id(np.ndarray(shape, _SIGNED, memory)[first])
+            raise slots[first].bad_id(grid[first])
+        for slot, column in zip(slots, grid, strict=True):
+            candidates[slot.name] = column
 
-    def _check_singles(self, memory: bytearray) -> None:
-        shape, start = (len(self._singles),), self._grid * 8
-        outside = np.ndarray(shape, _UNSIGNED, memory, start) >= self._frame.single_limits
-        if np.count_nonzero(outside):
-            first = int(outside.argmax())
-            ids = np.ndarray(shape, _SIGNED, memory, start)
-            raise self._frame.singles[first].bad_id(ids[first : first + 1])
+    def _read_query(self, ids: NDArray[np.int64], context: dict[str, Column]) -> None:
+        own = ids[self._ids]
+        good = np.count_nonzero(own.view(_UNSIGNED) < self._limits) == len(own)
+        for slot, place in self._singles:
+            if not good:
+                _check_ids(slot, ids[place])
+            context[slot.name] = ids[place]
+        for slot, place in self._lists:
+            values = ids[place]
+            if not good:  # there may be padding in it, too
+                values = values[values != PAD]
+                _check_ids(slot, values)
+            context[slot.name] = Ragged(values, np.array((0, len(values)), _SIGNED))
 
-    def _blame_number(self, values: NDArray[np.float32]) -> None:
-        for slot, place, _ in self._dense:
-            if not np.isfinite(values[place]).all():
+    def _blame_number(self, memory: bytearray) -> None:
+        for slot, start, shape in self._dense:
+            if not np.isfinite(np.ndarray(shape, _FLOAT, memory, start)).all():
                 raise QueryError(f"input {slot.name!r} holds NaN or infinity; send finite values")
 
 
 def _ragged(slot: Slot, padded: NDArray[np.int64]) -> Ragged:
-    if len(padded) == 1:
-        values = padded[0]
-        kept = values != PAD
-        if np.count_nonzero(kept) != len(values):
-            values = values[kept]
-        ragged = Ragged(values, np.array((0, len(values)), _SIGNED))
-    else:
-        ragged = Ragged.from_padded(padded, PAD)
-    if np.count_nonzero(ragged.values.view(_UNSIGNED) >= slot.limit):
-        raise slot.bad_id(ragged.values)
+    ragged = Ragged.from_padded(padded, PAD)
+    _check_ids(slot, ragged.values)
     return ragged
+
+
+def _check_ids(slot: Slot, ids: NDArray[np.int64]) -> None:
+    if np.count_nonzero(ids.view(_UNSIGNED) >= slot.limit):
+        raise slot.bad_id(ids)

@@ -17,7 +17,7 @@ from headway.cli.benching import measure_harness, point_of, points_of, search_lb
 from headway.cli.optimizing import composition, guard_steps, optimize_into
 from headway.cli.pages.demo import HEAD, build, rows
 from headway.cli.processes import ServerProcess, validate_apart
-from headway.cli.results import DemoResult, Percentiles, Side, ratios
+from headway.cli.results import DemoResult, Percentiles, Point, Side, ratios
 from headway.cli.terminal import Terminal, milliseconds
 from headway.cli.training import fit
 from headway.compress import Job, OptimizeResult, OptimizeSettings

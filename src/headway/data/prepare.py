@@ -96,7 +96,7 @@ def load_data(settings: DataSettings, base: Path = Path()) -> Prepared:
 
 def prepare(raw: RawTable, settings: DataSettings) -> Prepared:
     """As ``load_data``, from raw rows in memory."""
-    split = split_rows(raw, settings.split)
+    split = split_rows(raw, settings.split, settings.query_by)
     labels = _labels(raw, settings.label)
     transforms = fit_transforms(settings, lambda name: raw.values(name, split.train))
     schema = make_schema(settings, transforms)

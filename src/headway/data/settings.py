@@ -61,6 +61,8 @@ ReaderSettings = CriteoReader | MovieLensReader | FrappeReader | TableReader
 class OrderSplit(_Settings, tag_field="by", tag="order", frozen=True, kw_only=True):
     """The file's order is the order of time: train, valid, choose, test stand in a row.
 
+    With ``query_by`` the rows of one query stay together.
+
     Attributes:
         test: share of all rows that judge.
         valid: share of all rows that stop training early, taken from the training side.
@@ -89,7 +91,10 @@ class TimeSplit(OrderSplit, tag_field="by", tag="time", frozen=True, kw_only=Tru
 
 
 class UserSplit(OrderSplit, tag_field="by", tag="user", frozen=True, kw_only=True):
-    """As by time, within each user: the last share of everybody's rows judges."""
+    """As by time, within each user: the last share of everybody's rows judges.
+
+    A user's rows of one time stay together, in the later of the parts they reach.
+    """
 
     user: str
     time: str
@@ -108,6 +113,18 @@ class ColumnSplit(_Settings, tag_field="by", tag="column", frozen=True, kw_only=
     valid: str = "valid"
     test: str = "test"
     choose: Fraction = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse one value for two parts: rows that judge would then have chosen.
+
+        Raises:
+            UsageError: naming the value.
+        """
+        if len({self.train, self.valid, self.test}) < 3:
+            raise UsageError(
+                f"train {self.train!r}, valid {self.valid!r} and test {self.test!r} must be "
+                f"three different values of the column {self.column!r}; no row may be in two parts"
+            )
 
 
 SplitSettings = OrderSplit | TimeSplit | UserSplit | ColumnSplit

@@ -32,18 +32,30 @@ class Split:
     test: Rows
 
     def __post_init__(self) -> None:
-        """Refuse a split with an empty part.
+        """Refuse a split with an empty part, or with a row in two parts.
 
         Raises:
-            DataError: naming the part.
+            DataError: naming the part, or the row.
         """
         for name in ("train", "valid", "choose", "test"):
             if not len(getattr(self, name)):
                 raise DataError(f"the split leaves no rows for {name}; check its settings")
+        rows, times = np.unique(
+            np.concatenate([self.train, self.valid, self.choose, self.test]), return_counts=True
+        )
+        if (times > 1).any():
+            row = int(rows[times > 1][0])
+            raise DataError(f"row {row} is in two parts of the split; give it to one of them")
 
 
-def split_rows(table: RawTable, settings: SplitSettings) -> Split:
+def split_rows(table: RawTable, settings: SplitSettings, query_by: tuple[str, ...] = ()) -> Split:
     """Return the four parts of a table.
+
+    Args:
+        table: the rows.
+        settings: of the rule.
+        query_by: columns that agree among the rows of one query; a split by order then cuts
+            between queries only.
 
     Raises:
         DataError: if a part is empty, or a column that is needed is missing or has gaps.
@@ -55,8 +67,7 @@ def split_rows(table: RawTable, settings: SplitSettings) -> Split:
         return _by_user(users, complete_numbers(table, settings.time), settings)
     if isinstance(settings, TimeSplit):
         return _by_time(complete_numbers(table, settings.column), settings)
-    order = np.arange(len(table), dtype=np.int64)
-    return _parts(order, [round(end * len(table)) for end in _ends(settings)])
+    return _by_order(_queries(table, query_by), settings)
 
 
 def codes_of(column: NDArray[np.generic], name: str) -> Rows:
@@ -97,6 +108,26 @@ def _parts(order: Rows, cuts: Sequence[int]) -> Split:
     return Split(*(np.sort(part) for part in np.split(order, cuts)))
 
 
+def _queries(table: RawTable, query_by: tuple[str, ...]) -> Rows:
+    """Return int64 numbers that are equal among the rows of one query."""
+    if not query_by:
+        return np.arange(len(table), dtype=np.int64)
+    seen: dict[tuple[object, ...], int] = {}
+    keys = zip(*(table.values(name) for name in query_by), strict=True)
+    return np.array([seen.setdefault(key, len(seen)) for key in keys], np.int64)
+
+
+def _by_order(queries: Rows, settings: OrderSplit) -> Split:
+    order = np.arange(len(queries), dtype=np.int64)
+    last = np.zeros(int(queries.max()) + 1, np.int64)
+    np.maximum.at(last, queries, order)
+    # A cut before row i is clean if no query of the rows before it goes on from there.
+    reach = np.maximum.accumulate(last[queries])
+    clean = np.flatnonzero(np.r_[True, reach == order])
+    wanted = [round(end * len(order)) for end in _ends(settings)]
+    return _parts(order, [int(clean[np.searchsorted(clean, cut, "right") - 1]) for cut in wanted])
+
+
 def _by_time(times: NDArray[np.float64], settings: OrderSplit) -> Split:
     order = np.argsort(times, kind="stable")
     rising = times[order]
@@ -111,7 +142,11 @@ def _by_user(users: Rows, times: NDArray[np.float64], settings: OrderSplit) -> S
     sorted_users = users[order]
     start = np.searchsorted(sorted_users, sorted_users)
     count = np.bincount(users)[sorted_users]
-    place = np.arange(len(order)) - start
+    rising = times[order]
+    fresh = (np.diff(sorted_users, prepend=-1) != 0) | (np.diff(rising, prepend=np.nan) != 0)
+    moment = np.cumsum(fresh)
+    # A moment stands behind a cut as a whole if its last row does: no moment is in two parts.
+    place = np.searchsorted(moment, moment, side="right") - 1 - start
     part = np.zeros(len(order), np.int64)
     for end in _ends(settings):
         part += place >= np.rint(end * count)

@@ -104,3 +104,18 @@ def test_a_fresh_process_scores_without_torch_or_onnx(bundle_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("transforms", "message"),
+    [
+        (b"{}x", "cannot be read"),
+        (b'{"features":{},"encoders":{}}', "make the features"),
+    ],
+)
+def test_transforms_that_could_not_serve_are_refused_at_load(
+    tmp_path: Path, parts: BundleParts, transforms: bytes, message: str
+) -> None:
+    write_bundle(tmp_path / "b", replace(parts, transforms_json=transforms))
+    with pytest.raises(BundleError, match=message):
+        load_model(tmp_path / "b")

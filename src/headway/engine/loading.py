@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from headway.bundle import Bundle, Manifest, read_bundle
-from headway.core import BundleError, HeadwayError
+from headway.core import BundleError, DataError, HeadwayError
+from headway.data import Transforms
 from headway.engine.compiled import CompiledModel, CompiledRunner, Tower
 from headway.engine.ranker import Ranker, raw_outputs
 from headway.engine.tables import TableRecords
@@ -63,6 +64,7 @@ def load_model(
             ``golden_tolerance``, in units of the raw output.
     """
     bundle = source if isinstance(source, Bundle) else read_bundle(source)
+    _check_transforms(bundle)
     manifest = bundle.manifest
     query = manifest.query_tower
     model = CompiledModel(
@@ -91,6 +93,32 @@ def _records(bundle: Bundle, name: str, placement: TablePlacement) -> TableRecor
     entry = bundle.table_entry(name)
     mapped = TableRecords(entry.format, entry.dim, bundle.table(name))
     return mapped if placement == "map" else mapped.resident()
+
+
+def _check_transforms(bundle: Bundle) -> None:
+    """Refuse transforms that would fail, or give ids outside a table, at the first raw query."""
+    raw, schema = bundle.transforms_json, bundle.manifest.schema
+    if raw is None:
+        return
+    try:
+        found = Transforms.from_json(raw)
+    except DataError as error:
+        raise BundleError(f"the bundle's transforms cannot be read: {error}") from error
+    named, wanted = set(found.features), {f.name for f in schema.features}
+    if named != wanted:
+        raise BundleError(
+            f"the bundle's transforms make the features {sorted(named)}, its schema has "
+            f"{sorted(wanted)}; write the bundle again"
+        )
+    for feature in schema.id_features():
+        table = schema.table(feature.table)
+        encoder = found.encoders.get(table.name)
+        if encoder is None or encoder.rows > table.rows:
+            made = "none" if encoder is None else f"ids below {encoder.rows}"
+            raise BundleError(
+                f"the bundle's transforms give {made} for the table {table.name!r}, which has "
+                f"{table.rows} rows; write the bundle again"
+            )
 
 
 def _replay(loaded: LoadedModel) -> None:

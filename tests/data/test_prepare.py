@@ -299,6 +299,7 @@ def test_a_bad_training_value_is_named_by_column() -> None:
         ({"scope": "candidate"}, "its scope must be query"),
         ({"table": "shop"}, "a sparse feature of that column must use that table"),
         ({"name": "user"}, "has the name of a query-level column"),
+        ({"name": "height"}, "has the name of a query-level column"),
     ],
 )
 def test_settings_that_contradict_themselves_are_refused(
@@ -317,6 +318,28 @@ def test_an_unknown_key_is_named_by_its_path() -> None:
     decoded = yaml.safe_load(SETTINGS)
     decoded["features"][0]["colour"] = "red"
     with pytest.raises(msgspec.ValidationError, match=r"`colour` - at `\$\.features\[0\]`"):
+        msgspec.convert(decoded, DataSettings)
+
+
+@pytest.mark.parametrize(
+    ("feature", "key", "value"),
+    [(0, "name", ["user id"]), (2, "name", "a.b"), (4, "table", "t-1"), (5, "name", "x\n")],
+)
+def test_a_name_that_no_bundle_can_hold_is_refused_with_the_config(
+    feature: int, key: str, value: object
+) -> None:
+    decoded = yaml.safe_load(SETTINGS)
+    decoded["features"][feature][key] = value
+    with pytest.raises(msgspec.ValidationError, match=rf"\$\.features\[{feature}\]\.{key}"):
+        msgspec.convert(decoded, DataSettings)
+    with pytest.raises(msgspec.ValidationError, match=r"`\$\.label\.task`"):
+        settings(label={"column": "rating", "at_least": 4, "task": "buy it"})
+
+
+def test_a_history_may_not_share_its_name_with_a_list() -> None:
+    decoded = yaml.safe_load(SETTINGS)
+    decoded["features"][4] |= {"scope": "query", "name": "marks", "column": "liked"}
+    with pytest.raises(UsageError, match="'liked' has the name of a query-level column"):
         msgspec.convert(decoded, DataSettings)
 
 

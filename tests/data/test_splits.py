@@ -77,7 +77,7 @@ def test_by_user_the_last_share_of_each_user_judges(rows: list[tuple[int, int]])
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(0, 12), min_size=40, max_size=80), st.booleans())
+@given(queries=st.lists(st.integers(0, 12), min_size=40, max_size=80), sort=st.booleans())
 def test_by_order_no_query_is_in_two_parts(queries: list[int], *, sort: bool) -> None:
     queries = sorted(queries) if sort else queries
     raw = table(queries, list(range(len(queries))))

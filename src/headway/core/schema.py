@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from headway.core.errors import UsageError
 
-Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z")]
 Count = Annotated[int, Meta(ge=1, le=2**40)]
 
 
@@ -103,7 +103,8 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Refuse a schema that contradicts itself.
 
         Raises:
-            UsageError: for an empty list, a duplicate name or an unknown table.
+            UsageError: for an empty list, a name or size that no bundle can hold, a duplicate
+                name or an unknown table.
         """
         if not self.features or not self.tasks:
             raise UsageError("a schema needs at least one feature and one task")
@@ -112,7 +113,11 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ("table", [t.name for t in self.tables]),
             ("task", [t.name for t in self.tasks]),
         ):
+            for name in names:
+                _check_name(kind, name)
             _refuse_duplicates(kind, names)
+        for thing in (*self.features, *self.tables):
+            _check_sizes(thing)
         known = {t.name for t in self.tables}
         for feature in self.id_features():
             if feature.table not in known:
@@ -154,6 +159,30 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if feature.name == name:
                 return feature
         raise UsageError(f"no feature {name!r}; there are {sorted(f.name for f in self.features)}")
+
+
+def _check_name(kind: str, name: str) -> None:
+    """Refuse what decoding would refuse, because msgspec checks no struct built in Python."""
+    try:
+        msgspec.convert(name, Name)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"the {kind} name {ascii(name)[:160]} must be letters, digits and underscores, at most "
+            "128 of them, and start with no digit"
+        ) from error
+
+
+def _check_sizes(thing: Feature | Table) -> None:
+    for field in ("rows", "dim", "width", "max_length"):
+        size = getattr(thing, field, 1)
+        try:
+            msgspec.convert(size, Count)
+        except msgspec.ValidationError as error:
+            kind = "table" if isinstance(thing, Table) else "feature"
+            raise UsageError(
+                f"{kind} {thing.name!r} has {field}={size!r}; it must be a whole number from 1 "
+                "to 2**40"
+            ) from error
 
 
 def _refuse_duplicates(kind: str, names: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from headway.core import Pooling, Scope, UsageError
+from headway.core import Name, Pooling, Scope, UsageError
 from headway.data.encoders import EncodingSettings, VocabularySettings
 
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
@@ -135,7 +135,7 @@ class LabelSettings(_Settings, frozen=True, kw_only=True):
 
     column: str
     at_least: float | None = None
-    task: str = "click"
+    task: Name = "click"
 
 
 class Condition(_Settings, frozen=True, kw_only=True):
@@ -173,7 +173,7 @@ class DenseSettings(_Settings, tag_field="kind", tag="dense", frozen=True, kw_on
         fill: stands in for a missing number, before the above.
     """
 
-    name: str
+    name: Name
     scope: Scope
     columns: tuple[str, ...] = ()
     log: bool = False
@@ -187,32 +187,32 @@ class SparseSettings(_Settings, tag_field="kind", tag="sparse", frozen=True, kw_
     ``column`` and ``table`` are the name itself where they are not given.
     """
 
-    name: str | tuple[str, ...]
+    name: Name | tuple[Name, ...]
     scope: Scope
     column: str | tuple[str, ...] | None = None
-    table: str | None = None
+    table: Name | None = None
 
 
 class BagSettings(_Settings, tag_field="kind", tag="bag", frozen=True, kw_only=True):
     """A pooled set of ids from a column of lists, or from the user's history."""
 
-    name: str
+    name: Name
     scope: Scope
     max_length: Length
     pooling: Pooling = Pooling.SUM
     column: str | None = None
-    table: str | None = None
+    table: Name | None = None
     history: HistorySettings | None = None
 
 
 class SequenceSettings(_Settings, tag_field="kind", tag="sequence", frozen=True, kw_only=True):
     """Ids in order, oldest first, from a column of lists, or from the user's history."""
 
-    name: str
+    name: Name
     scope: Scope
     max_length: Length
     column: str | None = None
-    table: str | None = None
+    table: Name | None = None
     history: HistorySettings | None = None
 
 
@@ -245,7 +245,7 @@ class DataSettings(_Settings, frozen=True, kw_only=True):
     label: LabelSettings
     split: SplitSettings
     features: tuple[FeatureSettings, ...]
-    tables: dict[str, TableSettings] = {}
+    tables: dict[Name, TableSettings] = {}
     default_table: TableSettings = TableSettings(dim=16)
     query_by: tuple[str, ...] = ()
 
@@ -305,6 +305,18 @@ def _check_history(
             f"the history {feature.name!r} looks {history.of!r} up in the table "
             f"{feature.table!r}, so a sparse feature of that column must use that table"
         )
-    fields = {f.column for f in features if isinstance(f, SparseSettings) and f.scope == "query"}
-    if feature.name in fields:
-        raise UsageError(f"the history {feature.name!r} has the name of a query-level column")
+    others = [f for f in features if f.scope == Scope.QUERY and f is not feature]
+    if feature.name in {field for other in others for field in _raw_fields(other)}:
+        raise UsageError(
+            f"the history {feature.name!r} has the name of a query-level column; a client would "
+            "send both under one name, so call the history something else"
+        )
+
+
+def _raw_fields(feature: FeatureSettings) -> tuple[str, ...]:
+    """Return the names under which a client sends what an expanded feature needs."""
+    if isinstance(feature, DenseSettings):
+        return feature.columns
+    if isinstance(feature, BagSettings | SequenceSettings) and feature.history:
+        return (feature.name,)
+    return (str(feature.column),)

@@ -140,3 +140,19 @@ def test_tasks_without_a_sigmoid_are_refused(click_log: MakeLog) -> None:
     log = Dataset(schema, log.context, log.candidates, log.row_to_query, log.labels)
     with pytest.raises(UsageError, match="'stars' has the link identity"):
         train(build_model(DlrmSettings(), schema), log, log, FAST)
+
+
+def test_sparse_and_dense_gradients_of_tables_give_the_same_weights(
+    click_log: MakeLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = []
+    for limit in (1, 1_000_000):
+        monkeypatch.setattr("headway.models.optimizers.SPARSE_FROM", limit)
+        fit, valid = click_log(100, 1), click_log(50, 2)
+        model = build_model(DlrmSettings(), fit.schema)
+        brief = msgspec.structs.replace(FAST, epochs=2, table_weight_decay=0.1)
+        train(model, fit, valid, brief)
+        assert model.table("items").sparse is (limit == 1)
+        weights.append(model.state_dict())
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], atol=1e-4, rtol=1e-3)

@@ -7,6 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+SPARSE_FROM = 32_768
+"""Rows from which a table's gradient is sparse: below, adding into a whole table is cheaper than
+sorting the ids of a batch."""
+
 
 class TableAdagrad:
     """Steps each touched row by its own history of gradients; other rows stay as they are.
@@ -26,7 +30,7 @@ class TableAdagrad:
         self._tables = list(tables)
         self._sums = [torch.zeros_like(table.weight) for table in self._tables]
         for table in self._tables:
-            table.sparse = True
+            table.sparse = table.num_embeddings >= SPARSE_FROM
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -38,11 +42,16 @@ class TableAdagrad:
         """Move the rows that have a gradient."""
         for table, sums in zip(self._tables, self._sums, strict=True):
             gradient = table.weight.grad
-            if gradient is not None:
-                self._step_rows(table.weight, sums, gradient.coalesce())
+            if gradient is None:
+                continue
+            if gradient.is_sparse:
+                gradient = gradient.coalesce()
+                self._step_rows(table.weight, sums, gradient.indices()[0], gradient.values())
+            else:
+                rows = gradient.any(dim=1).nonzero().squeeze(1)
+                self._step_rows(table.weight, sums, rows, gradient[rows])
 
-    def _step_rows(self, weight: Tensor, sums: Tensor, gradient: Tensor) -> None:
-        rows, step = gradient.indices()[0], gradient.values()
+    def _step_rows(self, weight: Tensor, sums: Tensor, rows: Tensor, step: Tensor) -> None:
         old = weight[rows]
         if self._weight_decay:
             step = step.add(old, alpha=self._weight_decay)

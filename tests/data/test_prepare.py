@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from hypothesis import settings as run
 from hypothesis import strategies as st
 
 from headway.core import Columns, DataError, QueryError, Ragged, Schema, UsageError, check_query
-from headway.data import Dataset, DataSettings, Prepared, RawTable, Transforms, load_data, prepare
+from headway.data import (
+    Dataset,
+    DataSettings,
+    Prepared,
+    RawTable,
+    Transforms,
+    fingerprint,
+    load_data,
+    prepare,
+)
 
 PARTS = ("train", "valid", "choose", "test")
 SETTINGS = """
@@ -119,6 +129,26 @@ def test_serving_encodes_raw_rows_as_training_did(seed: int) -> None:
             assert query.size == known.size
             assert same(query.context, known.context)
             assert same(query.candidates, known.candidates)
+
+
+def test_the_fingerprint_tells_other_rows_splits_and_labels_apart() -> None:
+    raw, mine = raw_table(0), settings()
+    split = {"by": "user", "user": "user", "time": "time", "test": 0.3, "choose": 0.1}
+    others = [
+        prepare(raw_table(1), mine),
+        prepare(raw, settings(split=split)),
+        prepare(raw, settings(label={"column": "rating", "at_least": 3})),
+    ]
+    found = [fingerprint(p) for p in (PREPARED, *others)]
+    assert len(set(found)) == 4
+    assert fingerprint(prepare(raw, mine)) == found[0]
+    assert all(len(text) == 64 and set(text) <= set("0123456789abcdef") for text in found)
+
+
+def test_rows_of_the_same_encoding_in_other_parts_have_another_fingerprint() -> None:
+    rows = dict(PREPARED.rows)
+    rows["valid"], rows["choose"] = rows["choose"], rows["valid"]
+    assert fingerprint(replace(PREPARED, rows=rows)) != fingerprint(PREPARED)
 
 
 def test_transforms_survive_json_exactly(prepared: Prepared) -> None:

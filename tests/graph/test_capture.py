@@ -20,7 +20,7 @@ from headway.core import (
     Sparse,
     Table,
 )
-from headway.graph import capture, partition
+from headway.graph import capture, lower, partition
 
 Features = dict[str, Any]
 Body = Callable[[Any, Features], Tensor]
@@ -114,6 +114,18 @@ def test_a_buffer_changed_while_scoring_is_named() -> None:
 def test_a_feature_the_model_ignores_is_a_warning() -> None:
     captured = capture(Model(lambda m, f: m.head(m.ids(f["i"]))), schema(I, X, S))
     assert [w.split("'")[1] for w in captured.warnings] == ["x", "s"]
+    notes = lower(partition(captured)).notes
+    assert [n.split("'")[1] for n in notes if n.startswith("ignored: ")] == ["x", "s"]
+
+
+def test_a_table_that_is_never_looked_up_is_refused_with_its_features() -> None:
+    more = Table(name="more", rows=9, dim=4)
+    unused = Sparse(name="u", table="more", scope=Scope.QUERY)
+    model = Model(lambda m, f: m.head(m.ids(f["i"])))
+    for features, words in (((I, unused), r"features \['u'\], which"), ((I,), "to no feature")):
+        wide = Schema(features=features, tables=(*schema(I).tables, more))
+        with pytest.raises(CaptureError, match=f"'more' is never looked up.*{words}.*remove it"):
+            partition(capture(model, wide))
 
 
 def bag(m: Any, f: Features, **settings: Any) -> Tensor:

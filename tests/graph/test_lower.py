@@ -90,8 +90,10 @@ def test_axes_carry_the_names_rows_and_queries(lowered: Lowered) -> None:
 
 
 def test_lowering_prints_and_logs_nothing(
-    schema: Schema, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    price = Dense(name="price", scope=Scope.CANDIDATE, width=1)
+    schema = Schema(features=(price,), tables=(), tasks=(Task(), Task(name="a"), Task(name="b")))
     model = nn.Sequential()
     model.forward = lambda f: f["price"].repeat(1, 3)  # type: ignore[method-assign]
     with caplog.at_level(logging.WARNING):

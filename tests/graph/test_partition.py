@@ -32,10 +32,11 @@ QUERY, CANDIDATE = Scope.QUERY, Scope.CANDIDATE
 
 
 def small_schema(*features: Feature, tasks: int = 1, dim: int = 4) -> Schema:
-    """Return a schema over one table "ids" of 9 rows."""
+    """Return a schema over one table "ids" of 9 rows, where a feature uses it."""
+    uses = any(not isinstance(f, Dense) for f in features)
     return Schema(
         features=features,
-        tables=(Table(name="ids", rows=9, dim=dim),),
+        tables=(Table(name="ids", rows=9, dim=dim),) if uses else (),
         tasks=tuple(Task(name=f"task{i}") for i in range(tasks)),
     )
 
@@ -258,7 +259,9 @@ def random_cases(draw: st.DrawFn) -> tuple[Schema, int, int, tuple[str, ...]]:
         else:
             features.append(Sequence(name=f"f{i}", table="more", scope=scope, max_length=3))
     order = draw(st.permutations(features))
-    tables = (Table(name="ids", rows=9, dim=4), Table(name="more", rows=5, dim=4))
+    used = {f.table for f in features if not isinstance(f, Dense)}
+    known = (Table(name="ids", rows=9, dim=4), Table(name="more", rows=5, dim=4))
+    tables = tuple(t for t in known if t.name in used)
     tasks = tuple(Task(name=f"t{i}") for i in range(draw(st.integers(1, 2))))
     steps = draw(st.lists(st.sampled_from(["relu", "norm", "linear", "cross", "self"]), max_size=3))
     schema = Schema(features=tuple(order), tables=tables, tasks=tasks)

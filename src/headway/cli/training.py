@@ -10,7 +10,7 @@ import msgspec
 from headway import __version__
 from headway.cli.config import Config, read_config
 from headway.cli.terminal import Terminal
-from headway.data import Dataset, Prepared, load_data
+from headway.data import Dataset, Prepared, fingerprint, load_data
 from headway.measure import auc
 from headway.models import (
     RankingModel,
@@ -21,6 +21,9 @@ from headway.models import (
     save_checkpoint,
     train,
 )
+
+DATA_FINGERPRINT = "data_fingerprint"
+"""The checkpoint's fact that says which rows trained and which may judge."""
 
 
 class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +71,12 @@ def train_config(path: Path, data: Path | None, out: Path, terminal: Terminal) -
         test_auc=first_auc(model, prepared.test),
         rows={part: len(getattr(prepared, part)) for part in ("train", "valid", "choose", "test")},
     )
-    facts = {"headway": __version__, "config": path.name, "test_auc": f"{report.test_auc:.5f}"}
+    facts = {
+        "headway": __version__,
+        "config": path.name,
+        "test_auc": f"{report.test_auc:.5f}",
+        DATA_FINGERPRINT: fingerprint(prepared),
+    }
     transforms = prepared.transforms.to_json()
     save_checkpoint(out, model, config.model, prepared.schema, transforms, facts)
     return Trained(config, prepared, out, report)

@@ -13,7 +13,7 @@ from headway.data.encoders import (
     VocabularySettings,
 )
 from headway.data.histories import earlier_rows
-from headway.data.prepare import Prepared, load_data, prepare
+from headway.data.prepare import Prepared, fingerprint, load_data, prepare
 from headway.data.readers import RawTable, read_raw
 from headway.data.settings import (
     BagSettings,
@@ -79,6 +79,7 @@ __all__ = [
     "Vocabulary",
     "VocabularySettings",
     "earlier_rows",
+    "fingerprint",
     "generate",
     "load_data",
     "prepare",

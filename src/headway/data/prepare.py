@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -126,6 +128,27 @@ def prepare(raw: RawTable, settings: DataSettings) -> Prepared:
         histories=histories,
         sources={feature.name: history.of for feature, history in past},
     )
+
+
+def fingerprint(prepared: Prepared) -> str:
+    """Return what tells this preparation from others: same schema, encoding and rows per part.
+
+    Two preparations of one fingerprint agree on which raw rows train and which judge.
+
+    Returns:
+        64 hexadecimal digits, a SHA-256.
+    """
+    digest = hashlib.sha256()
+    pieces = [msgspec.json.encode(prepared.schema), prepared.transforms.to_json()]
+    for part in ("train", "valid", "choose", "test"):
+        dataset: Dataset = getattr(prepared, part)
+        pieces.append(prepared.rows[part].astype("<i8").tobytes())
+        pieces.append(dataset.labels.astype("<f4").tobytes())
+    for piece in pieces:
+        # With its length first, so that no two lists of pieces run together alike.
+        digest.update(len(piece).to_bytes(8, "little"))
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _histories(settings: DataSettings) -> list[tuple[RaggedSettings, HistorySettings]]:

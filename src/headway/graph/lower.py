@@ -45,7 +45,7 @@ class Lowered:
         query_tower: None if nothing depends on the query alone.
         candidate_tower: gives the raw outputs.
         tables: float32 ``[rows, dim]`` by schema table; views of the model's parameters.
-        notes: what was hoisted and what stopped, as sentences.
+        notes: what was hoisted, what stopped and what the model ignores, as sentences.
     """
 
     query_tower: TowerGraph | None

@@ -35,7 +35,7 @@ class Partition:
         candidate: runs on one row per candidate.
         tables: the model's parameter of each schema table that is looked up.
         schema: of the model.
-        notes: what was hoisted and what stopped, as sentences.
+        notes: what was hoisted, what stopped and what the model ignores, as sentences.
     """
 
     query: Tower | None
@@ -54,7 +54,7 @@ def partition(captured: Captured) -> Partition:
 
     Raises:
         CaptureError: if ids are used other than for a lookup, a parameter does not fit its
-            table, or no score depends on a candidate.
+            table, no score depends on a candidate, or a table is never looked up.
     """
     return _Interpreter(captured).run()
 
@@ -186,6 +186,7 @@ class _Interpreter:
                 "no score depends on a candidate-level feature, so all candidates of a query "
                 "would score the same; give the schema a candidate-level feature that is used"
             )
+        _check_all_used(self.captured.schema, set(self.tables))
         last = cast("fx.Node", output.args[0])
         node = towers.node(result, Scope.CANDIDATE, last)
         towers.candidate.close([node])
@@ -202,7 +203,21 @@ class _Interpreter:
             names = tuple(f"hidden.{i}" for i in range(len(crossing)))
             query = finish(towers.query, names, looked_up)
         tables = {name: form.value for name, form in self.tables.items()}
-        return Partition(query, candidate, tables, self.captured.schema, tuple(towers.notes))
+        notes = (*towers.notes, *(f"ignored: {text}" for text in self.captured.warnings))
+        return Partition(query, candidate, tables, self.captured.schema, notes)
+
+
+def _check_all_used(schema: Schema, looked_up: set[str]) -> None:
+    """Refuse a table without a lookup: nothing says which parameter a bundle should store."""
+    for table in schema.tables:
+        if table.name in looked_up:
+            continue
+        mine = [f.name for f in schema.id_features() if f.table == table.name]
+        whose = f"the features {mine}, which the model ignores" if mine else "no feature"
+        raise CaptureError(
+            f"the table {table.name!r} is never looked up: it belongs to {whose}; remove it "
+            f"{'with them ' if mine else ''}from the schema, or use it in the model"
+        )
 
 
 def _row_context(captured: Captured) -> tuple[SymInt, Tensor]:

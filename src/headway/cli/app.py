@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -177,7 +179,9 @@ def bench(
     rate: Annotated[
         float | None, typer.Option("--rate", help="Measure this rate only, in queries/s.")
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="Length of one run.")] = 5.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.5, max=3600, help="Length of one run.")
+    ] = 5.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of arrivals, sizes, ids.")] = 0,
     report: Annotated[
         Path | None, typer.Option("--report", help="Write an HTML page with plots here.")
@@ -206,8 +210,15 @@ def doctor(json: Json = False) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 ok, 1 failed, 2 usage, 3 guard or SLA not met."""
+    if threading.current_thread() is threading.main_thread():
+        # Unwinds, so that servers started for a measurement end with it.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app(args=arguments)
     except HeadwayError as error:
         sys.stderr.write(f"headway: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        sys.stderr.write(f"headway: cannot use{place}: {error.strerror or error}\n")
+        sys.exit(1)

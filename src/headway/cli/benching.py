@@ -27,6 +27,10 @@ from headway.measure import (
 )
 from headway.workload import Workload
 
+_HIGHEST_QPS = 1e6
+_POOL_CANDIDATES = 1_000_000
+"""Of all queries that take turns, so that huge ones do not fill the memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class BenchSettings:
@@ -42,11 +46,21 @@ class BenchSettings:
 
 def run_bench(target: str, model: str | None, settings: BenchSettings, terminal: Terminal) -> int:
     """Measure and print; returns the exit code, 3 if the SLA was not met."""
+    workload = Workload.parse(settings.workload)
+    largest = workload.size if workload.sizes == "fixed" else 1
     run = RunSettings(
-        workload=Workload.parse(settings.workload), seconds=settings.seconds, seed=settings.seed
+        workload=workload,
+        seconds=settings.seconds,
+        seed=settings.seed,
+        pool=max(8, min(1000, _POOL_CANDIDATES // largest)),
     )
-    if settings.rate is not None and settings.rate <= 0:
-        raise UsageError(f"--rate must be positive, not {settings.rate:g} queries/s")
+    if settings.rate is not None and not 0 < settings.rate <= _HIGHEST_QPS:
+        raise UsageError(
+            f"--rate lies between 0 and {_HIGHEST_QPS:g} queries/s, not {settings.rate:g}"
+        )
+    if settings.report is not None:  # found out now rather than after the measurement
+        settings.report.parent.mkdir(parents=True, exist_ok=True)
+        settings.report.touch()
     with _served(target, terminal) as url:
         name = model or only_model(url)
         with terminal.step("measuring the harness itself"):
@@ -55,7 +69,6 @@ def run_bench(target: str, model: str | None, settings: BenchSettings, terminal:
         report, samples = _measure(bench, settings, terminal)
     report = msgspec.structs.replace(report, url=url, model=name, harness=harness)
     if settings.report is not None:
-        settings.report.parent.mkdir(parents=True, exist_ok=True)
         settings.report.write_text(build_bench(report, settings.sla, samples))
     _show(report, settings, terminal)
     return 0 if report.met else 3
@@ -66,7 +79,7 @@ def _measure(
 ) -> tuple[BenchReport, NDArray[np.float64]]:
     """Return what one rate, or the search, gave; and the latencies of one run in ms."""
     sla = settings.sla
-    empty = Harness(null_p50_ms=0, null_p99_ms=0, lag_p99_ms=0)
+    empty = Harness(rate_qps=0, null_p50_ms=0, null_p99_ms=0, lag_p99_ms=0)
     report = BenchReport(url="", model="", sla=str(sla), met=False, harness=empty, points=[])
     replace = msgspec.structs.replace
     if settings.rate is not None:
@@ -115,7 +128,7 @@ def _show(report: BenchReport, settings: BenchSettings, terminal: Terminal) -> N
         terminal.result(f"note: {report.note}")
     cost = report.harness
     terminal.result(
-        f"the harness itself: p50 {milliseconds(cost.null_p50_ms)}, "
+        f"the harness itself at {cost.rate_qps:.0f} queries/s: p50 {milliseconds(cost.null_p50_ms)}, "
         f"p99 {milliseconds(cost.null_p99_ms)}, lag p99 {milliseconds(cost.lag_p99_ms)}"
     )
     if settings.report is not None:
@@ -165,10 +178,11 @@ def point_of(record: RunRecord, sla: Sla) -> Point:
     )
 
 
-def measure_harness(seed: int) -> Harness:
-    """Return what the load generator and the loopback cost by themselves."""
-    cost = null_run(seed=seed)
+def measure_harness(seed: int, rate_qps: float = 200.0) -> Harness:
+    """Return what the load generator and the loopback cost by themselves, at a rate."""
+    cost = null_run(max(rate_qps, 50.0), seed=seed)
     return Harness(
+        rate_qps=cost.rate_qps,
         null_p50_ms=cost.http.at(50.0).value_ms,
         null_p99_ms=cost.http.at(99.0).value_ms,
         lag_p99_ms=next(p.value_ms for p in cost.http.lag if p.percentile == 99.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +31,12 @@ class ServerProcess:
 
     def __init__(self, path: Path, options: Sequence[str] = ()) -> None:
         self._path = path
+        # A file, not a pipe: nobody reads while the server runs, and a full pipe would stop it.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the server has ended
         self._process = subprocess.Popen(  # noqa: S603 - our own command, no shell
             [*_COMMAND, "serve", str(path), "--port", "0", "--json", *options],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._log,
             text=True,
         )
 
@@ -47,7 +50,10 @@ class ServerProcess:
             self.ready = msgspec.json.decode(self._first_object(), type=Ready)
         except msgspec.DecodeError:
             self._process.kill()
-            _, said = self._process.communicate()
+            self._process.communicate()
+            self._log.seek(0)
+            said = self._log.read()
+            self._log.close()
             raise HeadwayError(
                 f"the server of {self._path} did not start: {said.strip()[-2000:]}"
             ) from None
@@ -65,6 +71,7 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
+        self._log.close()
 
     def _first_object(self) -> str:
         """Return the lines up to the closing brace of the first JSON object."""

@@ -39,6 +39,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 class Harness(msgspec.Struct, frozen=True, kw_only=True):
     """What the load generator itself costs, measured against a target that answers at once."""
 
+    rate_qps: float
     null_p50_ms: float
     null_p99_ms: float
     lag_p99_ms: float

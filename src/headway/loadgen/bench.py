@@ -32,6 +32,7 @@ from headway.workload import Workload, draw_queries, draw_schedule
 Positive = Annotated[float, Meta(gt=0)]
 _CALM_LIMIT_S = 30.0
 _MARGIN = 1.3
+_FEWEST_QUERIES = 20
 
 
 class BenchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,7 +119,8 @@ class Bench:
             sla: its percentile decides how many queries there must be.
         """
         settings = self._settings
-        needed = queries_needed(sla.percentile) * _MARGIN / rate_qps if sla else 0.0
+        wanted = queries_needed(sla.percentile) * _MARGIN if sla else _FEWEST_QUERIES
+        needed = wanted / rate_qps
         seconds = min(max(settings.seconds, needed), max(settings.seconds, settings.max_seconds))
         rng = np.random.default_rng([settings.seed, 2, seed])
         chosen = np.empty(0, np.int64)
@@ -167,7 +169,15 @@ class Bench:
         self, settings: LbtSettings, progress: Callable[[LbtPoint], None] | None = None
     ) -> LbtResult:
         """Return the highest rate at which the server meets the SLA."""
-        return find_lbt(lambda r, seed: self.rate(r, seed, settings.sla), settings, progress)
+        return find_lbt(
+            lambda r, seed: self.rate(r, seed, settings.sla), self.within_reach(settings), progress
+        )
+
+    def within_reach(self, settings: LbtSettings) -> LbtSettings:
+        """Return the search without rates so low that the longest run would prove nothing."""
+        seconds = max(self._settings.seconds, self._settings.max_seconds)
+        lowest = queries_needed(settings.sla.percentile) * _MARGIN / seconds
+        return msgspec.structs.replace(settings, lowest_qps=max(settings.lowest_qps, lowest))
 
     def _target(self) -> HttpTarget:
         return HttpTarget(

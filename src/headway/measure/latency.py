@@ -97,10 +97,11 @@ class RunRecord:
             DataError: if the run did not last that long.
         """
         kept = slice(int(np.searchsorted(self.intended_ns, warmup_ns)), None)
+        sent, done = self.sent_ns[kept], self.done_ns[kept]
         return RunRecord(
-            intended_ns=self.intended_ns[kept],
-            sent_ns=self.sent_ns[kept],
-            done_ns=self.done_ns[kept],
+            intended_ns=self.intended_ns[kept] - warmup_ns,
+            sent_ns=np.where(sent < 0, NEVER, sent - warmup_ns),
+            done_ns=np.where(done < 0, NEVER, done - warmup_ns),
             status=self.status[kept],
             sizes=self.sizes[kept],
             duration_ns=self.duration_ns - warmup_ns,

@@ -89,7 +89,7 @@ def find_lbt(
 
     Rates grow (or fall) by a factor until the answer changes, then the bracket is halved. One
     run may fail or pass by chance, so latency is not taken to rise strictly with the rate: the
-    bracket's upper end needs two failures of three, and the answer must pass again with a fresh
+    first rate to miss narrowly is tried twice more, and the answer must pass again with a fresh
     schedule, or steps down until one passes twice. Runs that the generator itself spoilt count
     as failures and say so in their verdict.
 
@@ -210,7 +210,8 @@ class _Search:
         return len(self._points) < self._settings.evaluations - kept
 
     def _result(self, rate: float, *, confirmed: bool) -> LbtResult:
-        last = self._points[-1].latency
+        at_rate = [p for p in self._points if p.rate_qps == rate] or self._points
+        last = at_rate[-1].latency
         candidates = last.offered_cps / last.offered_qps
         return LbtResult(
             lbt_qps=rate,

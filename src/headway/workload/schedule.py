@@ -13,6 +13,8 @@ from headway.core import DataError, UsageError, from_seconds
 from headway.workload.sizes import Sizes
 
 _SLACK = 6.0
+MOST_QUERIES = 20_000_000
+"""Longest schedule, in queries."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,11 +90,16 @@ def draw_schedule(
         rng: source of chance.
 
     Raises:
-        UsageError: if the rate or the duration is not positive.
+        UsageError: if the rate or the duration is not positive, or there would be too many.
     """
     if not (rate_qps > 0 and duration_s > 0):
         raise UsageError(f"a schedule needs a positive rate and length: {rate_qps}, {duration_s}")
     expected = rate_qps * duration_s
+    if not expected <= MOST_QUERIES:
+        raise UsageError(
+            f"{rate_qps:g} queries/s for {duration_s:g} s are {expected:.3g} queries; a schedule "
+            f"holds at most {MOST_QUERIES:,}, so lower the rate or the length"
+        )
     # Enough gaps that too few of them are out of the question; the loop is for that case.
     arrivals = np.empty(0)
     while not len(arrivals) or arrivals[-1] <= duration_s:

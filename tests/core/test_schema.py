@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from headway.core import Dense, Schema, Scope, Sequence, Sparse, Table, Task, UsageError
+from headway.data import SyntheticSettings
 
 PLAIN: dict[str, Any] = {
     "features": (Sparse(name="s", table="t", scope=Scope.CANDIDATE),),
@@ -36,3 +37,8 @@ def test_names_and_sizes_are_checked_on_construction(
 ) -> None:
     with pytest.raises(UsageError, match=complaint):
         Schema(**(PLAIN | change))
+
+
+def test_settings_built_in_python_are_held_to_their_annotations() -> None:
+    with pytest.raises(UsageError, match="SyntheticSettings: train=0"):
+        SyntheticSettings(train=0)

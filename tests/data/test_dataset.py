@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -19,12 +22,12 @@ SCHEMA = Schema(
 
 
 def dataset(row_to_query: list[int]) -> Dataset:
-    rows = len(row_to_query)
+    rows, queries = len(row_to_query), max(row_to_query) + 1
     return Dataset(
         schema=SCHEMA,
         context={
-            "d": np.array([[0], [1], [2]], np.float32),
-            "b": Ragged.from_rows([[1], [], [2, 3]]),
+            "d": np.array([[0], [1], [2]], np.float32)[:queries],
+            "b": Ragged.from_rows([[1], [], [2, 3]][:queries]),
         },
         candidates={"s": np.arange(rows, dtype=np.int64)},
         row_to_query=np.array(row_to_query, np.int64),
@@ -58,8 +61,25 @@ def test_a_query_holds_its_own_impressions_as_candidates() -> None:
 def test_parts_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(DataError, match="must stand together"):
         dataset([0, 1, 0])
-    good = dataset([0, 1])
-    with pytest.raises(DataError, match="labels have shape"):
-        Dataset(SCHEMA, good.context, good.candidates, good.row_to_query, np.zeros((3, 1)))  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="'s' has 2 rows"):
-        Dataset(SCHEMA, good.context, good.candidates, np.zeros(3, np.int64), np.zeros((3, 1)))  # type: ignore[arg-type]
+    for wrong in ([-1, 0], [0, 2], [1, 1]):
+        with pytest.raises(DataError, match="numbered from 0 without gaps"):
+            replace(dataset([0, 1]), row_to_query=np.array(wrong, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"labels": np.zeros((3, 1), np.float32)}, "labels have shape"),
+        ({"labels": np.zeros((2, 1))}, "labels must be float32"),
+        ({"candidates": {"s": np.zeros(3, np.int64)}}, r"'s' must be int64 of shape \[2\]"),
+        ({"candidates": {"s": np.zeros(2, np.int32)}}, "'s' must be int64"),
+        ({"candidates": {"s": np.array([0, 10])}}, "id 10 is outside its table"),
+        ({"candidates": {}}, "missing candidate-level feature 's'"),
+        ({"context": dataset([0, 1, 2]).context}, r"'d' must be float32 of shape \[2, 1\]"),
+    ],
+)
+def test_columns_that_do_not_fit_the_schema_are_refused(
+    change: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(DataError, match=complaint):
+        replace(dataset([0, 1]), **change)

@@ -10,13 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from headway.core import DataError, MissingDependencyError
+from headway.core import DataError, MissingDependencyError, UsageError
 from headway.data import (
     CriteoReader,
     FrappeReader,
     MovieLensReader,
     RawTable,
     TableReader,
+    Vocabulary,
     read_raw,
 )
 from headway.data.readers import CRITEO_COLUMNS, GENRES
@@ -147,6 +148,42 @@ def test_parquet_reads_like_csv(tmp_path: Path) -> None:
     assert table.values("c") == [("p", "q"), ()]
 
 
+def test_numbers_in_parquet_become_the_tokens_that_serving_makes_of_them(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {
+            "floats": [24.0, None, float("nan")],
+            "wholes": [24, -1, None],
+            "lists": [[24.0, None], [], None],
+            "words": [["a", None, "b"], [None], ["24"]],
+        }
+    )
+    frame.write_parquet(tmp_path / "t.parquet")
+    reader = TableReader(
+        path="t.parquet",
+        columns={"floats": "text", "wholes": "text", "lists": "list", "words": "list"},
+    )
+    table = read_raw(reader, tmp_path)
+    assert table.values("floats") == ["24", None, None]
+    assert table.values("wholes") == ["24", "-1", None]
+    assert table.values("lists") == [("24", None), (), ()]
+    assert table.values("words") == [("a", None, "b"), (None,), ("24",)]
+    ids = Vocabulary(tokens=("24", "None"))
+    for served in (24, 24.0, "24"):
+        assert ids.encode([served]).tolist() == ids.encode(table.values("floats")[:1]).tolist()
+    assert ids.encode(table.values("words")[0]).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("column", [[1.5], [[1.0, 2.5]], [True], [float("inf")]])
+def test_what_is_no_token_at_serving_is_none_in_training(
+    tmp_path: Path, column: list[object]
+) -> None:
+    pl.DataFrame({"id": column}).write_parquet(tmp_path / "t.parquet")
+    kind = "list" if isinstance(column[0], list) else "text"
+    reader = TableReader(path="t.parquet", columns={"id": kind})  # type: ignore[dict-item]
+    with pytest.raises(DataError, match="column 'id'"):
+        read_raw(reader, tmp_path)
+
+
 def test_a_bad_number_is_named_by_line_and_column(criteo: Path) -> None:
     criteo.write_text(criteo_line() + criteo_line(first="1e999") + criteo_line(first="two"))
     with pytest.raises(DataError, match=r"line 2, column 'I1': '1e999' is not a finite number"):
@@ -178,6 +215,54 @@ def test_too_few_columns_without_header_are_refused(tmp_path: Path) -> None:
     (tmp_path / "log.tsv").write_text("1\t2\n")
     with pytest.raises(DataError, match="has 2 columns where 40 are needed"):
         read_raw(CriteoReader(path="log.tsv"), tmp_path)
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_line_with_too_few_fields_is_refused_by_its_number(
+    tmp_path: Path, *, header: bool
+) -> None:
+    (tmp_path / "t.csv").write_text(("a,b,c\n" if header else "1,2,3\n") + "1,,\n1,2\n")
+    columns = dict.fromkeys("abc", "text")
+    reader = TableReader(path="t.csv", columns=columns, header=header)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="line 3 has fewer than 3 fields"):
+        read_raw(reader, tmp_path)
+
+
+@pytest.mark.parametrize("separator", ["→", "\n", '"'])
+def test_a_separator_that_cannot_separate_is_refused(separator: str) -> None:
+    with pytest.raises(UsageError, match="one character of ASCII"):
+        TableReader(path="t.csv", columns={}, separator=separator)
+
+
+def test_a_file_cut_off_in_the_middle_is_named(criteo: Path) -> None:
+    packed = criteo.with_suffix(".tsv.gz")
+    packed.write_bytes(gzip.compress(criteo.read_bytes())[:-20])
+    with pytest.raises(DataError, match=r"cannot read .*log\.tsv\.gz"):
+        read_raw(CriteoReader(path=str(packed)))
+
+
+def test_a_heading_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    atomic_movielens(tmp_path)
+    (tmp_path / "x.user").write_bytes(b"user_id:token\tpr\xe9nom:token\n8\tx\n")
+    with pytest.raises(DataError, match=r"x\.user.*UTF-8"):
+        read_raw(MovieLensReader(path=str(tmp_path)))
+
+
+def test_a_name_that_polars_gives_to_another_column_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("1,2,3\n")
+    columns = {"column_3": "text", "b": "text"}
+    reader = TableReader(path="t.csv", columns=columns, header=False)  # type: ignore[arg-type]
+    assert read_raw(reader, tmp_path).values("column_3") == ["1"]
+
+
+def test_a_parquet_column_of_another_type_is_named(tmp_path: Path) -> None:
+    pl.DataFrame({"a": [[1.0], [2.0]], "b": [{"x": 1}, {"x": 2}]}).write_parquet(
+        tmp_path / "t.parquet"
+    )
+    for column, kind in (("a", "number"), ("a", "text"), ("b", "number"), ("b", "list")):
+        reader = TableReader(path="t.parquet", columns={column: kind})  # type: ignore[dict-item]
+        with pytest.raises(DataError, match=rf"t\.parquet, column '{column}'"):
+            read_raw(reader, tmp_path)
 
 
 def test_a_missing_file_or_folder_is_named(tmp_path: Path) -> None:

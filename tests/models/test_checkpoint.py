@@ -106,3 +106,22 @@ def test_weights_of_another_shape_are_refused(schema: Schema, tmp_path: Path) ->
     head.write_text(head.read_text().replace('"rows": 40', '"rows": 41'))
     with pytest.raises(DataError, match=r"weights.safetensors does not fit"):
         load_checkpoint(path)
+
+
+def test_tables_that_the_weights_cannot_hold_are_never_built(
+    schema: Schema, tmp_path: Path
+) -> None:
+    path = tmp_path / "model"
+    save(path, schema)
+    head = path / "model.json"
+    head.write_text(head.read_text().replace('"rows": 40', '"rows": 1099511627776'))
+    with pytest.raises(DataError, match=r"cannot hold the schema's tables"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_under_a_file_is_refused(schema: Schema, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="lies under a file"):
+        save(tmp_path / "file" / "model", schema)
+    with pytest.raises(UsageError, match="lies under a file"):
+        save(tmp_path / "file" / "deeper" / "model", schema)

@@ -56,6 +56,7 @@ from headway.core.schema import (
     Sparse,
     Table,
     Task,
+    check_fields,
 )
 from headway.core.sla import Sla, parse_sla
 
@@ -105,6 +106,7 @@ __all__ = [
     "UnsupportedMediaError",
     "UsageError",
     "check_columns",
+    "check_fields",
     "check_query",
     "concat_columns",
     "from_ms",

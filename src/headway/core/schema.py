@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -183,6 +183,21 @@ def _check_sizes(thing: Feature | Table) -> None:
                 f"{kind} {thing.name!r} has {field}={size!r}; it must be a whole number from 1 "
                 "to 2**40"
             ) from error
+
+
+def check_fields(settings: msgspec.Struct) -> None:
+    """Hold a struct built in Python to its annotations, as decoding would.
+
+    Raises:
+        UsageError: naming the first field that does not fit, and its value.
+    """
+    hints = get_type_hints(type(settings), include_extras=True)
+    for name in settings.__struct_fields__:
+        value = getattr(settings, name)
+        try:
+            msgspec.convert(value, hints[name])
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{type(settings).__name__}: {name}={value!r}: {error}") from error
 
 
 def _refuse_duplicates(kind: str, names: list[str]) -> None:

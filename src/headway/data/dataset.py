@@ -7,7 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.core import Column, Columns, DataError, Query, Schema, slice_columns, take_rows
+from headway.core import (
+    Column,
+    Columns,
+    DataError,
+    Query,
+    QueryError,
+    Schema,
+    Scope,
+    check_columns,
+    slice_columns,
+    take_rows,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,16 +43,29 @@ class Dataset:
         """Refuse parts that do not fit together.
 
         Raises:
-            DataError: if row counts differ or queries are out of order.
+            DataError: if row counts differ, queries are out of order or have gaps, or a column
+                is missing, of another type than the schema says, or out of its table's range.
         """
-        rows = len(self.row_to_query)
+        rows, index = len(self.row_to_query), self.row_to_query
         if self.labels.shape != (rows, len(self.schema.tasks)):
             raise DataError(f"labels have shape {self.labels.shape}, not [{rows}, tasks]")
-        for name, column in self.candidates.items():
-            if len(column) != rows:
-                raise DataError(f"column {name!r} has {len(column)} rows, labels have {rows}")
-        if rows and (np.diff(self.row_to_query) < 0).any():
-            raise DataError("the rows of one query must stand together, in the order of queries")
+        if self.labels.dtype != np.float32 or index.dtype != np.int64 or index.ndim != 1:
+            raise DataError(
+                f"labels must be float32 and row_to_query int64 [rows], not {self.labels.dtype} "
+                f"and {index.dtype} {list(index.shape)}"
+            )
+        # The first of 0 and steps of 0 or 1: every query has its rows, side by side.
+        steps = np.diff(index)
+        if rows and (index[0] != 0 or steps.min(initial=0) < 0 or steps.max(initial=0) > 1):
+            raise DataError(
+                "the rows of one query must stand together, in the order of queries, which are "
+                "numbered from 0 without gaps"
+            )
+        try:
+            check_columns(self.context, self.schema, Scope.QUERY, self.queries)
+            check_columns(self.candidates, self.schema, Scope.CANDIDATE, rows)
+        except QueryError as error:
+            raise DataError(f"the data set does not fit its schema: {error}") from error
 
     def __len__(self) -> int:
         return len(self.row_to_query)

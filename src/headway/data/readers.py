@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.core import DataError, MissingDependencyError
+from headway.data.encoders import BadValueError, read_tokens
 from headway.data.settings import (
     ColumnType,
     CriteoReader,
@@ -184,13 +187,33 @@ def read_delimited(
             infer_schema=False,
             quote_char='"' if separator == "," else None,
         )
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, OSError, EOFError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
+    _check_complete(frame, path, separator)
     if not header:
         if frame.width < len(types):
             raise DataError(f"{path} has {frame.width} columns where {len(types)} are needed")
-        frame = frame.rename(dict(zip(frame.columns, types, strict=False)))
+        # Only the named ones: a column left out may bear a name that is given here.
+        frame = frame[:, : len(types)]
+        frame.columns = list(types)
     return _typed(frame, types, path, list_separator, first_line=2 if header else 1)
+
+
+def _check_complete(frame: polars.DataFrame, path: Path, separator: str) -> None:
+    """Refuse a line that ends early; its last fields would pass for missing values."""
+    # Polars tells no absent field from an empty one, so doubtful files are read once more.
+    if frame.width < 2 or not frame.to_series(frame.width - 1).null_count():
+        return
+    mark, wanted = separator.encode(), frame.width - 1
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            # A quoted field may hold separators and line ends: such lines are not counted.
+            quoted = separator == "," and b'"' in line
+            if line.count(mark) < wanted and line.strip() and not quoted:
+                raise DataError(
+                    f"{path}, line {number} has fewer than {frame.width} fields; write empty "
+                    "fields for what is unknown, or check the separator"
+                )
 
 
 def _read_table(path: Path, settings: TableReader) -> RawTable:
@@ -205,7 +228,7 @@ def _read_table(path: Path, settings: TableReader) -> RawTable:
     pl = _polars()
     try:
         frame = pl.read_parquet(_existing(path))
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     return _typed(frame, settings.columns, path, settings.list_separator, first_line=1)
 
@@ -228,14 +251,16 @@ def _typed(
         if kind == "number":
             columns[name] = _numbers(series, path, first_line)
         elif kind == "text":
-            columns[name] = _objects([t or None for t in _texts(series)])
+            columns[name] = _objects([t or None for t in _texts(series, path)])
         else:
-            columns[name] = _objects(_lists(series, list_separator))
+            columns[name] = _objects(_lists(series, list_separator, path))
     return RawTable(columns)
 
 
 def _numbers(series: polars.Series, path: Path, first_line: int) -> NDArray[np.float64]:
     pl = _polars()
+    if series.dtype.is_nested():
+        raise DataError(f"{path}, column {series.name!r} has no numbers but {series.dtype}")
     if series.dtype == pl.String:
         series = series.replace("", None)
     try:
@@ -253,17 +278,38 @@ def _numbers(series: polars.Series, path: Path, first_line: int) -> NDArray[np.f
     return out
 
 
-def _texts(series: polars.Series) -> list[str | None]:
+def _texts(series: polars.Series, path: Path) -> list[str | None]:
+    """Return text, and numbers as the token that serving makes of them: 24.0 becomes "24"."""
     pl = _polars()
+    if series.dtype.is_float() or series.dtype.is_integer():
+        # A whole number has one spelling; what has none may not become a token at all.
+        values = [None if v is None or v != v else v for v in series.to_list()]  # noqa: PLR0124
+        try:
+            return list(read_tokens(values))
+        except BadValueError as error:
+            raise DataError(
+                f"{path}, row {error.position}, column {series.name!r}: {error}; read the column "
+                "as number"
+            ) from error
+    known = isinstance(series.dtype, pl.String | pl.Categorical | pl.Enum | pl.Null)
+    if not known and not series.dtype.is_temporal():
+        raise DataError(
+            f"{path}, column {series.name!r} has the type {series.dtype}, which is neither text "
+            "nor whole numbers; convert it in the file"
+        )
     texts: list[str | None] = series.cast(pl.String).to_list()
     return texts
 
 
-def _lists(series: polars.Series, separator: str) -> list[tuple[str, ...]]:
+def _lists(series: polars.Series, separator: str, path: Path) -> list[tuple[str | None, ...]]:
     pl = _polars()
-    if isinstance(series.dtype, pl.List):
-        return [tuple(map(str, row)) if row is not None else () for row in series.to_list()]
-    return [tuple(t for t in (text or "").split(separator) if t) for text in _texts(series)]
+    if isinstance(series.dtype, pl.List | pl.Array):
+        lengths = [0 if row is None else len(row) for row in series.to_list()]
+        # An empty list explodes into one missing value, so only the others take part.
+        inner = series.filter(pl.Series(lengths, dtype=pl.Int64) > 0).explode()
+        tokens = iter([text or None for text in _texts(inner, path)])
+        return [tuple(islice(tokens, length)) for length in lengths]
+    return [tuple(t for t in (text or "").split(separator) if t) for text in _texts(series, path)]
 
 
 def _objects(values: list[Any]) -> NDArray[Any]:
@@ -286,8 +332,11 @@ def _read_atomic(folder: Path, suffix: str) -> RawTable:
     if len(found) != 1:
         raise DataError(f"{folder} holds {len(found)} .{suffix} files where one is needed")
     path = found[0]
-    with path.open(encoding="utf-8") as lines:
-        heading = lines.readline().rstrip("\r\n").split("\t")
+    try:
+        with path.open(encoding="utf-8") as lines:
+            heading = lines.readline().rstrip("\r\n").split("\t")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the heading of {path} as UTF-8: {error}") from error
     types: dict[str, ColumnType] = {}
     names: dict[str, str] = {}
     for field in heading:

@@ -54,6 +54,18 @@ class TableReader(_Settings, tag_field="kind", tag="table", frozen=True, kw_only
     header: bool = True
     list_separator: Annotated[str, Meta(min_length=1)] = " "
 
+    def __post_init__(self) -> None:
+        """Refuse a separator that cannot separate.
+
+        Raises:
+            UsageError: if it is not one byte, or a line end or a quote.
+        """
+        if len(self.separator.encode()) != 1 or self.separator in '\r\n"':
+            raise UsageError(
+                f"the separator {self.separator!r} must be one character of ASCII, no line end "
+                "and no quote"
+            )
+
 
 ReaderSettings = CriteoReader | MovieLensReader | FrappeReader | TableReader
 

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from headway.core import Bag, Dense, Ragged, Schema, Scope, Sparse, Table, UsageError
+from headway.core import Bag, Dense, Ragged, Schema, Scope, Sparse, Table, UsageError, check_fields
 from headway.data.dataset import Dataset
 from headway.data.encoders import Encoder, Identity, Scaling
 from headway.data.transforms import DenseFields, IdField, Transforms
@@ -81,8 +81,10 @@ class SyntheticSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         """Refuse what cannot be drawn.
 
         Raises:
-            UsageError: for a skew of exactly 1, which the inversion below divides by.
+            UsageError: for a size out of its range, or a skew of exactly 1, which the inversion
+                below divides by.
         """
+        check_fields(self)
         if abs(self.skew - 1) < 1e-6:
             raise UsageError("a skew of exactly 1 cannot be drawn; take 1.01")
 

@@ -65,7 +65,7 @@ def save_checkpoint(
     A checkpoint that stands there is replaced.
 
     Raises:
-        UsageError: if ``path`` holds anything else.
+        UsageError: if ``path`` holds anything else, or lies under a file.
     """
     _refuse_foreign(path)
     weights = {name: t.detach().contiguous() for name, t in model.state_dict().items()}
@@ -80,7 +80,10 @@ def save_checkpoint(
         hashes={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
     files[_HEAD] = msgspec.json.format(msgspec.json.encode(head))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{path} lies under a file; choose another directory") from error
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
         new.mkdir()
@@ -106,6 +109,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     head = _read_head(path)
     weights = _read(path, _WEIGHTS, head)
     transforms = _read(path, _TRANSFORMS, head) if _TRANSFORMS in head.hashes else None
+    _check_size(path / _WEIGHTS, len(weights), head.schema)
     model = build_model(head.settings, head.schema)
     try:
         tensors: dict[str, torch.Tensor] = load_tensors(weights)
@@ -140,6 +144,16 @@ def _read(path: Path, name: str, head: _Head) -> bytes:
     if hashlib.sha256(content).hexdigest() != head.hashes.get(name):
         raise DataError(f"{file} is not the file that {_HEAD} was written with; train again")
     return content
+
+
+def _check_size(file: Path, size: int, schema: Schema) -> None:
+    """Refuse a head that asks for far more memory than its weights can fill."""
+    needed = sum(table.rows * table.dim for table in schema.tables) * 4  # float32
+    if size < needed:
+        raise DataError(
+            f"{file} does not fit {_HEAD}: its {size:,} bytes cannot hold the schema's tables, "
+            f"which take {needed:,}; train the model again"
+        )
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name all of torch uses
 
-from headway.core import DataError, Link, UsageError
+from headway.core import DataError, Link, UsageError, check_fields
 from headway.data import Dataset
 from headway.measure import auc
 from headway.models.batches import batch_features, predict
@@ -50,6 +50,14 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     decay: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     patience: Positive = 2
     seed: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a recipe that trains nothing.
+
+        Raises:
+            UsageError: naming the field and its value.
+        """
+        check_fields(self)
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from headway.models import (
     DinSettings,
     DlrmSettings,
     ModelSettings,
+    TrainSettings,
     WideDeepSettings,
     batch_features,
     build_model,
@@ -217,3 +218,9 @@ def test_settings_are_told_apart_by_name_and_refuse_unknown_keys() -> None:
     assert read == DlrmSettings(bottom_mlp=(8,), interaction="dot")
     with pytest.raises(msgspec.ValidationError, match="hidden"):
         msgspec.json.decode(b'{"name": "din", "hidden": 3}', type=ModelSettings)
+
+
+@pytest.mark.parametrize(("field", "value"), [("epochs", 0), ("learning_rate", -1.0)])
+def test_a_recipe_that_trains_nothing_is_refused(field: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"TrainSettings: {field}={value}"):
+        TrainSettings(**{field: value})  # type: ignore[arg-type]

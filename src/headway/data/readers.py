@@ -39,27 +39,11 @@ FRAPPE_COLUMNS: dict[str, ColumnType] = {
     **dict.fromkeys(("split", "user", "item", "daytime", "weekday", "isweekend"), "text"),
     **dict.fromkeys(("homework", "cost", "weather", "country", "city"), "text"),
 }
-GENRES = [
-    "unknown",
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children's",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-    "Film-Noir",
-    "Horror",
-    "Musical",
-    "Mystery",
-    "Romance",
-    "Sci-Fi",
-    "Thriller",
-    "War",
-    "Western",
-]
+_GENRE_NAMES = (
+    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|"
+    "Film-Noir|Horror|Musical|Mystery|Romance|Sci-Fi|Thriller|War|Western"
+)
+GENRES = _GENRE_NAMES.split("|")
 _ATOMIC_TYPES: dict[str, ColumnType] = {"token": "text", "token_seq": "list", "float": "number"}
 _MOVIELENS_NAMES = {"movie_title": "title", "release_year": "year", "class": "genres"}
 _MOVIELENS_NUMBERS = {"rating", "timestamp", "age"}

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headway.bundle import BundleParts, TablePart, read_bundle, write_bundle
+from headway.bundle import Bundle, BundleParts, TablePart, read_bundle, write, write_bundle
 from headway.bundle.golden import decode_golden
 from headway.core import BundleError, QueryError, Ragged, Schema, UsageError
 
@@ -305,6 +305,67 @@ def test_overwriting_touches_nothing_but_bundles(
     assert target.exists()
 
 
+def _foreign(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"name": "a web application"}')
+    (folder / "years.txt").write_text("of work")
+
+
+def test_a_folder_with_some_other_manifest_is_no_bundle(tmp_path: Path, parts: BundleParts) -> None:
+    _foreign(tmp_path / "app")
+    with pytest.raises(UsageError, match="not a bundle"):
+        write_bundle(tmp_path / "app", parts, overwrite=True)
+    assert (tmp_path / "app" / "years.txt").read_text() == "of work"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".git", "tables/.kept"])
+def test_a_bundle_with_other_files_in_it_is_not_overwritten(
+    written: Path, parts: BundleParts, name: str
+) -> None:
+    (written / name).write_text("of work")
+    with pytest.raises(UsageError, match="holds other files"):
+        write_bundle(written, parts, overwrite=True)
+    assert (written / name).read_text() == "of work"
+
+
+def test_a_damaged_bundle_may_be_overwritten(written: Path, parts: BundleParts) -> None:
+    (written / "tables" / "item.bin").write_bytes(b"cut off")
+    write_bundle(written, parts, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_came_to_stand_there_meanwhile_is_kept(
+    tmp_path: Path, parts: BundleParts, monkeypatch: pytest.MonkeyPatch, *, overwrite: bool
+) -> None:
+    target = tmp_path / "bundle"
+
+    def read_late(path: Path) -> Bundle:
+        _foreign(target)
+        return read_bundle(path)
+
+    monkeypatch.setattr(write, "read_bundle", read_late)
+    with pytest.raises(UsageError):
+        write_bundle(target, parts, overwrite=overwrite)
+    assert (target / "years.txt").read_text() == "of work"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "../up"}, r"named '\.\./up'"),
+        ({"profiles": {"a/b": b"{}"}}, "profile 'a/b'"),
+        ({"tables": {}}, "the schema has the tables"),
+    ],
+)
+def test_a_bad_name_is_refused_by_the_part_it_is_of(
+    tmp_path: Path, parts: BundleParts, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        write_bundle(tmp_path / "bundle", replace(parts, **change))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_folder_may_become_a_bundle(tmp_path: Path, parts: BundleParts) -> None:
     (tmp_path / "new").mkdir()
     write_bundle(tmp_path / "new", parts)
@@ -325,16 +386,16 @@ def test_a_failed_write_leaves_nothing_behind(
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (lambda p: replace(p, name="a/b"), BundleError),
+        (lambda p: replace(p, name="a/b"), UsageError),
         (lambda p: replace(p, golden=()), UsageError),
         (lambda p: replace(p, golden=((p.golden[0][0], np.zeros((9, 1), "f4")),)), UsageError),
         (lambda p: replace(p, golden=((p.golden[0][0], p.golden[0][1] * np.nan),)), UsageError),
-        (lambda p: replace(p, tables={}), BundleError),
+        (lambda p: replace(p, tables={}), UsageError),
         (
             lambda p: replace(p, tables={**p.tables, "shop": TablePart("f32", np.zeros(3, "u1"))}),
             UsageError,
         ),
-        (lambda p: replace(p, profiles={"../x": b"{}"}), BundleError),
+        (lambda p: replace(p, profiles={"../x": b"{}"}), UsageError),
         (lambda p: replace(p, golden_tolerance=float("nan")), BundleError),
         (
             lambda p: replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -101,6 +101,29 @@ def read_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"bundle {str(root)!r}: {error}") from error
 
 
+def is_bundle(path: Path) -> bool:
+    """Return whether all that stands in a folder is a bundle's, so that it may be replaced.
+
+    Manifest and seal agree, and beside them lie only plain files in a bundle's own places. The
+    bundle may be damaged or of another version: it needs replacing all the more.
+    """
+    try:
+        if path.is_symlink() or not path.is_dir() or any(_hidden(path)):
+            return False
+        found = _inventory(path)
+        for name in set(found) - {layout.MANIFEST, layout.SEAL}:
+            layout.check_path(name)
+        _sealed_manifest(path, found)
+    except (BundleError, OSError):
+        return False
+    return True
+
+
+def _hidden(root: Path) -> Iterator[Path]:
+    """Yield what readers overlook but deleting would not, save what file browsers leave."""
+    return (p for p in root.rglob("*") if p.name.startswith(".") and p.name != ".DS_Store")
+
+
 def _read(root: Path) -> Bundle:
     if not root.is_dir():
         raise BundleError("there is no such folder; check the path")
@@ -152,7 +175,8 @@ def _inventory(root: Path) -> dict[str, int]:
     return found
 
 
-def _read_manifest(root: Path, found: Mapping[str, int]) -> tuple[Manifest, int]:
+def _sealed_manifest(root: Path, found: Mapping[str, int]) -> tuple[bytes, bytes]:
+    """Return the bytes of manifest and seal, which agree."""
     for name in (layout.MANIFEST, layout.SEAL):
         if name not in found:
             raise BundleError(f"{name!r} is missing, so this is no complete bundle; {REWRITE}")
@@ -163,6 +187,11 @@ def _read_manifest(root: Path, found: Mapping[str, int]) -> tuple[Manifest, int]
     data, seal = (root / layout.MANIFEST).read_bytes(), (root / layout.SEAL).read_bytes()
     if seal != layout.seal_of(hashlib.sha256(data).hexdigest()):
         raise BundleError(f"{layout.MANIFEST!r} does not match {layout.SEAL!r}; {REWRITE}")
+    return data, seal
+
+
+def _read_manifest(root: Path, found: Mapping[str, int]) -> tuple[Manifest, int]:
+    data, seal = _sealed_manifest(root, found)
     try:
         version = msgspec.json.decode(data, type=_Version).format_version
         if version > FORMAT_VERSION:

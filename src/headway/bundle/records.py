@@ -21,7 +21,8 @@ def pack_table(values: NDArray[np.float32], table_format: TableFormat) -> NDArra
     """Turn vectors into records.
 
     An int8 record covers its row's range in 255 equal steps: ``scale = (max - min) / 255`` and
-    ``bias = min``, so no value moves by more than half a step. f32 records are a view.
+    ``bias = min``, so no value moves by more than half a step. f32 records are a copy
+    of the bytes, little-endian.
 
     Args:
         values: float32 ``[rows, dim]``, all finite.

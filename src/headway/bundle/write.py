@@ -24,12 +24,13 @@ from headway.bundle.manifest import (
     GuardEntry,
     Lookup,
     Manifest,
+    ModelName,
     Provenance,
     TableEntry,
     TableFormat,
     TowerEntry,
 )
-from headway.bundle.read import Bundle, read_bundle
+from headway.bundle.read import Bundle, is_bundle, read_bundle
 from headway.core import BundleError, Plan, Schema, UsageError
 
 _BLOCK = 16 << 20
@@ -104,6 +105,7 @@ def write_bundle(path: str | Path, parts: BundleParts, *, overwrite: bool = Fals
         UsageError: if the target exists, or the parts do not fit together.
         BundleError: if the disk refuses, or what was written cannot be read back.
     """
+    _check_parts(parts)
     target = Path(path).absolute()
     _check_target(target, overwrite=overwrite)
     work = target.parent / f".{target.name}.{secrets.token_hex(8)}"
@@ -111,7 +113,7 @@ def write_bundle(path: str | Path, parts: BundleParts, *, overwrite: bool = Fals
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_files(work, parts)
         read_bundle(work)
-        _put_in_place(work, target)
+        _put_in_place(work, target, overwrite=overwrite)
     except OSError as error:
         raise BundleError(
             f"the bundle {str(target)!r} could not be written: {error.strerror or error}; "
@@ -131,16 +133,24 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UsageError(f"{str(target)!r} exists; choose another path or ask to overwrite it")
-    if not (target / layout.MANIFEST).is_file():
-        raise UsageError(f"{str(target)!r} is not a bundle and will not be overwritten")
+    if not is_bundle(target):
+        raise UsageError(
+            f"{str(target)!r} is not a bundle, or holds other files too, and will not be "
+            "overwritten; choose another path or remove it"
+        )
 
 
-def _put_in_place(work: Path, target: Path) -> None:
+def _put_in_place(work: Path, target: Path, *, overwrite: bool) -> None:
+    # Writing took a while: what stands there now need not be what stood there then.
+    _check_target(target, overwrite=overwrite)
     if not target.exists() or not any(target.iterdir()):
         work.rename(target)
     else:
         old = work.with_name(work.name + ".old")
         target.rename(old)
+        if not is_bundle(old):  # exchanged between the check and the rename
+            old.rename(target)
+            raise UsageError(f"{str(target)!r} was changed meanwhile and is left as it is")
         try:
             work.rename(target)
         except OSError:
@@ -148,6 +158,30 @@ def _put_in_place(work: Path, target: Path) -> None:
             raise
         shutil.rmtree(old, ignore_errors=True)
     _sync(target.parent)
+
+
+def _check_parts(parts: BundleParts) -> None:
+    """Refuse names that no bundle can have, before anything is written.
+
+    Raises:
+        UsageError: naming the part.
+    """
+    try:
+        msgspec.convert(parts.name, ModelName)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"a bundle cannot be named {parts.name!r}: {error}") from error
+    places = [(f"table {name!r}", f"{layout.TABLES}/{name}.bin") for name in parts.tables]
+    places += [(f"profile {name!r}", f"{layout.PROFILES}/{name}.json") for name in parts.profiles]
+    for part, place in places:
+        try:
+            layout.check_path(place)
+        except BundleError as error:
+            raise UsageError(
+                f"the {part} of a bundle needs a name of letters, digits, '_', '-' and '.'"
+            ) from error
+    wanted, given = sorted(t.name for t in parts.schema.tables), sorted(parts.tables)
+    if wanted != given:
+        raise UsageError(f"the schema has the tables {wanted}, the parts have {given}")
 
 
 def _write_files(work: Path, parts: BundleParts) -> None:

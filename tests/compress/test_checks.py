@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
 from headway.compress.checks import data_warnings, score_warnings
 from headway.compress.rows import sample_queries, sample_rows
-from headway.core import Column, DataError, Ragged, check_query
+from headway.core import Column, DataError, Link, Ragged, Task, check_query
 from headway.data import Synthetic, SyntheticSettings, generate
 
 
@@ -32,6 +33,21 @@ def test_copied_rows_are_noticed_though_grouped_otherwise(world: Synthetic) -> N
     assert warning.startswith("100.0% of the test rows stand among the training rows")
     (warning,) = data_warnings(world.train, world.test, world.test)
     assert "choosing" in warning
+
+
+def test_rows_shared_with_the_validation_part_are_noticed(world: Synthetic) -> None:
+    assert data_warnings(world.train, world.choose, world.test, world.valid) == []
+    (warning,) = data_warnings(world.train, world.choose, world.test, world.test)
+    assert "validation" in warning
+
+
+def test_a_part_of_another_schema_is_refused_though_it_has_as_many_features(
+    world: Synthetic,
+) -> None:
+    task = Task(name="bought", link=Link.SIGMOID)
+    other = replace(world.choose, schema=msgspec.structs.replace(world.schema, tasks=(task,)))
+    with pytest.raises(DataError, match="choosing part"):
+        data_warnings(world.train, other, world.test)
 
 
 def test_a_row_with_another_number_or_history_is_another_row(world: Synthetic) -> None:

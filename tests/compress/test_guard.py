@@ -6,9 +6,11 @@ from dataclasses import replace
 from math import sqrt
 from statistics import NormalDist
 
+import msgspec
 import numpy as np
 import pytest
 
+from headway.bundle import GuardEntry
 from headway.compress.guard import Evidence, GuardSettings, evidence_of_tasks, judge, worst
 from headway.core import DataError, Dense, Link, Schema, Scope, Task, UsageError
 
@@ -22,20 +24,27 @@ def binormal(rng: np.random.Generator, rows: int, spread: float) -> Evidence:
     return Evidence(labels.astype(float), baseline, baseline + spread * rng.normal(size=rows))
 
 
+def width(entry: GuardEntry) -> float:
+    assert entry.delta_auc_low is not None
+    assert entry.delta_auc_high is not None
+    return entry.delta_auc_high - entry.delta_auc_low
+
+
 def true_delta(spread: float) -> float:
     normal = NormalDist()
     return normal.cdf(1.2 / sqrt(2 * (1 + spread**2))) - normal.cdf(1.2 / sqrt(2))
 
 
-def test_a_loss_of_exactly_the_margin_passes_as_seldom_as_promised() -> None:
+def test_a_loss_of_exactly_the_margin_passes_no_more_often_than_promised() -> None:
     rng = np.random.default_rng(1)
     settings = GuardSettings(
         margin_auc=-true_delta(0.2), margin_log_loss=ONLY_AUC, confidence=0.9, rounds=200
     )
     trials = 500
     verdicts = [judge(binormal(rng, 800, 0.2), settings, rng).verdict for _ in range(trials)]
-    # 10 % each way by promise; four standard errors of a share of 500 are 5.4 points.
-    assert verdicts.count("pass") / trials == pytest.approx(0.1, abs=0.054)
+    # 10 % each way by promise; four standard errors of a share of 500 are 5.4 points. Passes
+    # are rarer than that: the rule for concentrated losses is strict with spread ones.
+    assert verdicts.count("pass") / trials <= 0.1
     assert verdicts.count("fail") / trials == pytest.approx(0.1, abs=0.054)
 
 
@@ -44,7 +53,7 @@ def test_the_stated_number_of_rows_decides_as_often_as_the_power() -> None:
     settings = GuardSettings(margin_auc=0.01, margin_log_loss=ONLY_AUC, rounds=200)
     truth = true_delta(0.15)
     entry = judge(binormal(rng, 250, 0.15), settings, rng)
-    while entry.verdict != "not proven" or abs(entry.delta_auc - truth) > 2e-4:
+    while entry.verdict != "not proven" or abs((entry.delta_auc or 0) - truth) > 2e-4:
         entry = judge(binormal(rng, 250, 0.15), settings, rng)
     needed = entry.rows_to_decide
     assert needed is not None
@@ -54,9 +63,70 @@ def test_the_stated_number_of_rows_decides_as_often_as_the_power() -> None:
     assert decided == pytest.approx(settings.power, abs=0.15)
 
 
-def test_identical_outputs_pass() -> None:
+def sparse(rng: np.random.Generator, rows: int, share: float, drop: float) -> Evidence:
+    """Scores of which a share of the positives fell by ``drop``, all others staying equal."""
+    same = binormal(rng, rows, 0.0)
+    hit = (same.labels > 0.5) & (rng.random(rows) < share)
+    return Evidence(same.labels, same.baseline, same.baseline - drop * hit)
+
+
+@pytest.mark.parametrize("rows", [100, 2000, 14_000])
+@pytest.mark.parametrize("drop", [3.0, 1000.0])
+def test_a_loss_that_sits_in_few_rows_does_not_pass_unseen(rows: int, drop: float) -> None:
+    rng = np.random.default_rng(14)
+    normal = NormalDist()
+    each = normal.cdf(1.2 / sqrt(2)) - normal.cdf((1.2 - drop) / sqrt(2))
+    settings = GuardSettings(margin_log_loss=ONLY_AUC, rounds=200)
+    share = 1.01 * settings.margin_auc / each
+    trials = 40
+    verdicts = [judge(sparse(rng, rows, share, drop), settings, rng).verdict for _ in range(trials)]
+    # 2.5 % by promise: more than four of forty has a chance below 0.4 %.
+    assert verdicts.count("pass") <= 4
+
+
+def test_equal_outputs_prove_nothing_about_rows_not_seen() -> None:
+    rng = np.random.default_rng(15)
+    entry = judge(binormal(rng, 2000, 0.0), GuardSettings(), rng)
+    assert entry.verdict == "not proven"
+    assert "3,842" in entry.reason
+    assert entry.rows_to_decide is not None
+    assert entry.rows_to_decide == pytest.approx(3842 / 0.3, rel=0.1)
+    assert judge(binormal(rng, entry.rows_to_decide + 1000, 0.0), GuardSettings(), rng).verdict == (
+        "pass"
+    )
+
+
+def test_a_proof_of_equality_counts_only_while_the_rows_bear_it_out() -> None:
+    rng = np.random.default_rng(16)
+    noisy = binormal(rng, 2000, 1e-3)
+    assert judge(noisy, GuardSettings(), rng, proven_equal=True).verdict == "not proven"
+    close = binormal(rng, 2000, 1e-6)
+    assert judge(close, GuardSettings(), rng, proven_equal=True).verdict == "pass"
+
+
+def test_rows_to_decide_follow_the_loss_that_decides_first() -> None:
+    rng = np.random.default_rng(17)
+    same = binormal(rng, 600, 0.0)
+    # Log loss rises by more than its margin; AUC hardly moves and would take ages.
+    noise = 0.02 * rng.normal(size=600)
+    shifted = Evidence(same.labels, same.baseline, same.baseline + 0.12 + noise)
+    wide = judge(shifted, GuardSettings(margin_log_loss=ONLY_AUC), rng)
+    assert wide.delta_log_loss is not None
+    assert wide.delta_log_loss_low is not None
+    assert wide.delta_log_loss_low > 0
+    margin = wide.delta_log_loss_low + 0.2 * (wide.delta_log_loss - wide.delta_log_loss_low)
+    entry = judge(shifted, GuardSettings(margin_log_loss=margin), rng)
+    assert entry.verdict == "not proven"
+    assert entry.delta_log_loss is not None
+    assert entry.delta_log_loss > margin
+    assert entry.rows_to_decide is not None
+    # z falls from 1.96 + 0.84 needed to 0.8 * 1.96 observed: 3.2 times the rows.
+    assert 600 < entry.rows_to_decide < 2400
+
+
+def test_proven_identical_outputs_pass() -> None:
     rng = np.random.default_rng(3)
-    entry = judge(binormal(rng, 400, 0.0), GuardSettings(), rng)
+    entry = judge(binormal(rng, 400, 0.0), GuardSettings(), rng, proven_equal=True)
     assert (entry.verdict, entry.delta_auc, entry.delta_log_loss) == ("pass", 0.0, 0.0)
     assert entry.rows_to_decide is None
 
@@ -76,7 +146,12 @@ def test_a_shift_that_auc_cannot_see_fails_by_log_loss() -> None:
     assert entry.delta_auc == 0.0
     assert entry.verdict == "fail"
     assert "log loss" in entry.reason
+    assert entry.calibration_optimized is not None
+    assert entry.calibration_baseline is not None
     assert entry.calibration_optimized > entry.calibration_baseline
+    assert entry.ece_optimized is not None
+    assert entry.ece_baseline is not None
+    assert entry.ece_optimized > entry.ece_baseline
 
 
 def test_too_little_data_proves_nothing_and_says_how_much_would() -> None:
@@ -110,6 +185,9 @@ def test_outputs_that_are_not_finite_fail_and_are_counted(bad: float) -> None:
     entry = judge(Evidence(same.labels, same.baseline, broken), GuardSettings(), rng)
     assert entry.verdict == "fail"
     assert "2 of 200" in entry.reason
+    again = msgspec.json.decode(msgspec.json.encode(entry), type=GuardEntry)
+    assert again == entry
+    assert again.delta_auc is None
 
 
 def test_a_missing_class_is_an_error_not_a_verdict() -> None:
@@ -133,8 +211,7 @@ def test_more_looks_ask_for_more_proof() -> None:
     first = judge(evidence, GuardSettings(), np.random.default_rng(0))
     third = judge(evidence, GuardSettings(), np.random.default_rng(0), looks=3)
     assert third.confidence == pytest.approx(1 - 0.025 / 3)
-    assert third.delta_auc_low < first.delta_auc_low
-    assert third.delta_log_loss_high > first.delta_log_loss_high
+    assert width(third) > width(first)
     with pytest.raises(UsageError, match="look 0"):
         judge(evidence, GuardSettings(), rng, looks=0)
 
@@ -148,12 +225,11 @@ def test_rows_of_one_query_are_not_counted_as_independent() -> None:
     grouped = replace(copied, groups=np.repeat(np.arange(300), 20))
     settings = GuardSettings(rounds=500)
 
-    def width(evidence: Evidence) -> float:
-        entry = judge(evidence, settings, np.random.default_rng(0))
-        return entry.delta_auc_high - entry.delta_auc_low
+    def wide(evidence: Evidence) -> float:
+        return width(judge(evidence, settings, np.random.default_rng(0)))
 
-    assert width(grouped) == pytest.approx(width(once), rel=0.05)
-    assert width(copied) < width(once) / 4
+    assert wide(grouped) == pytest.approx(wide(once), rel=0.05)
+    assert wide(copied) < wide(once) / 4
 
 
 def test_the_same_seed_gives_the_same_verdict() -> None:
@@ -182,7 +258,7 @@ def test_a_model_is_as_good_as_its_worst_task() -> None:
         )
     ]
     evidence = evidence_of_tasks(_schema(Link.SIGMOID, Link.SIGMOID), *stack)
-    entries = [judge(e, GuardSettings(), rng) for e in evidence]
+    entries = [judge(e, GuardSettings(), rng, proven_equal=True) for e in evidence]
     assert [e.verdict for e in entries] == ["pass", "fail"]
     assert worst(entries).task == "t1"
 

@@ -31,7 +31,9 @@ from headway.graph import Lowered, capture, lower, partition
 from headway.models import DlrmSettings, TrainSettings, build_model, predict, train
 
 PROVENANCE = Provenance(created_unix=0, headway="0", model="dlrm")
-QUICK = OptimizeSettings(measure_s=0.1, sizes=(16,), guard=GuardSettings(rounds=200))
+GUARD = GuardSettings(margin_auc=0.005, rounds=200)
+"""The margin for which this few test rows suffice."""
+QUICK = OptimizeSettings(measure_s=0.1, sizes=(16,), guard=GUARD)
 
 
 class Ticking:
@@ -179,9 +181,7 @@ def test_what_cannot_be_proven_is_not_taken_unless_allowed(
 
 
 def test_only_what_is_asked_for_is_tried(model: torch.nn.Module, world: Synthetic) -> None:
-    settings = OptimizeSettings(
-        measure_s=0.1, sizes=(16,), dense=("f32",), guard=GuardSettings(rounds=200)
-    )
+    settings = OptimizeSettings(measure_s=0.1, sizes=(16,), dense=("f32",), guard=GUARD)
     found = optimize(model, world, settings)
     assert {c.name for c in found.choices} == {"tables f32, dense f32", "tables int8, dense f32"}
     assert found.guard.confidence == pytest.approx(0.975)
@@ -200,7 +200,7 @@ def test_scores_that_depend_on_the_batch_are_measured_but_only_taken_on_request(
         tables=("int8",),
         dense=("int8-dynamic",),
         batch_dependent=True,
-        guard=GuardSettings(rounds=200),
+        guard=GUARD,
     )
     found = optimize(model, world, wanted)
     assert [c.dense for c in found.choices if c.chosen] == ["int8-dynamic"]

@@ -78,7 +78,9 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What the guard said about this bundle against the model it was made from.
 
     Differences are the bundle's figure minus the model's; ``low`` and ``high`` bound them at the
-    one-sided ``confidence`` each. ``rows_to_decide`` is None once the verdict is decided.
+    one-sided ``confidence`` each. ``calibration`` is predicted over observed rate, ``ece`` the
+    expected calibration error. A figure is None where outputs were NaN or infinite;
+    ``rows_to_decide`` is None once the verdict is decided.
     """
 
     verdict: Verdict
@@ -86,30 +88,35 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     confidence: float
     margin_auc: float
     margin_log_loss: float
-    delta_auc: float
-    delta_auc_low: float
-    delta_auc_high: float
+    delta_auc: float | None
+    delta_auc_low: float | None
+    delta_auc_high: float | None
     auc_baseline: float
-    auc_optimized: float
-    delta_log_loss: float
-    delta_log_loss_low: float
-    delta_log_loss_high: float
-    calibration_baseline: float
-    calibration_optimized: float
+    auc_optimized: float | None
+    delta_log_loss: float | None
+    delta_log_loss_low: float | None
+    delta_log_loss_high: float | None
+    calibration_baseline: float | None
+    calibration_optimized: float | None
+    ece_baseline: float | None = None
+    ece_optimized: float | None = None
     rows: int
     rows_to_decide: int | None
     task: str
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One composition that was tried, what it cost and whether it was taken."""
+    """One composition that was tried, what it cost and whether it was taken.
+
+    ``max_error`` is None where an output was NaN or infinite.
+    """
 
     name: str
     tables: TableFormat
     dense: DensePrecision
     latency_us: float
     size_bytes: int
-    max_error: float
+    max_error: float | None
     chosen: bool
     reason: str
 

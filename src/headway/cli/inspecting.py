@@ -10,6 +10,7 @@ import msgspec
 
 from headway import __version__
 from headway.bundle import Bundle, GuardEntry, read_bundle
+from headway.cli.pages.tables import figure_of, interval_of
 from headway.cli.terminal import Terminal, size
 from headway.core import Dense, MonotonicClock, Scope, to_ms, to_seconds
 from headway.engine import MachineFacts, load_model, machine_facts
@@ -95,7 +96,7 @@ def inspect(path: Path, terminal: Terminal) -> None:
                     c.name,
                     f"{c.latency_us:.0f} us",
                     size(c.size_bytes),
-                    f"{c.max_error:.2g}",
+                    figure_of(c.max_error, ".2g"),
                     "yes" if c.chosen else "no",
                     c.reason,
                 )
@@ -181,6 +182,6 @@ def _guard(guard: GuardEntry | None) -> str:
     if guard is None:
         return "none: this bundle was not judged"
     return (
-        f"{guard.verdict}: delta AUC {guard.delta_auc:+.5f} "
-        f"[{guard.delta_auc_low:+.5f}, {guard.delta_auc_high:+.5f}] on {guard.rows:,} rows"
+        f"{guard.verdict}: delta AUC {figure_of(guard.delta_auc, '+.5f')} "
+        f"{interval_of(guard)} on {guard.rows:,} rows"
     )

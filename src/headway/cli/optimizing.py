@@ -9,14 +9,22 @@ import msgspec
 import numpy as np
 
 from headway import __version__
-from headway.bundle import Provenance, write_bundle
+from headway.bundle import Provenance, read_bundle, write_bundle
 from headway.cli.config import Config, read_config
 from headway.cli.pages.optimize import build_optimize
+from headway.cli.pages.tables import figure_of, interval_of
 from headway.cli.results import GuardStep, OptimizeReport
 from headway.cli.terminal import Terminal, milliseconds, size
 from headway.cli.training import train_config
 from headway.compress import Job, OptimizeResult, OptimizeSettings, optimize_model
-from headway.core import DataError, MonotonicClock, NotProvenError, Plan, unix_seconds
+from headway.core import (
+    BundleError,
+    DataError,
+    MonotonicClock,
+    NotProvenError,
+    Plan,
+    unix_seconds,
+)
 from headway.data import Prepared, load_data
 from headway.engine import usable_cores
 from headway.models import RankingModel, load_checkpoint
@@ -36,7 +44,8 @@ def optimize_config(
 ) -> int:
     """Train or load, optimise, write the bundle; returns the exit code, 3 if not proven.
 
-    A composition that the guard failed is never written.
+    A composition that the guard failed is never written, and one that it did not prove never
+    replaces a bundle that passed, unless ``allow_unproven``.
     """
     config, model, prepared = _model(path, data, out, checkpoint, terminal)
     result = run_optimize(
@@ -46,23 +55,60 @@ def optimize_config(
         terminal,
         allow_unproven=allow_unproven,
     )
-    _write(result, out, config.name, terminal)
-    _show(summary(result, out, config.name), terminal)
+    refused: NotProvenError | None = None
+    written = False
     try:
+        publish(result, out, config.name, terminal, allow_unproven=allow_unproven)
+        written = True
         result.check(allow_unproven=allow_unproven)
     except NotProvenError as error:
-        terminal.say(f"headway: {error}")
-        return error.exit_code
+        refused = error
+    _show(summary(result, out, config.name), terminal, written=written)
+    if refused is not None:
+        terminal.say(f"headway: {refused}")
+        return refused.exit_code
     return 0
 
 
 def optimize_into(
     job: Job, settings: OptimizeSettings, out: Path, seed: int, terminal: Terminal
 ) -> OptimizeResult:
-    """Optimise and write the bundle and its report to ``out``, replacing an older bundle."""
+    """Optimise and write the bundle and its report to ``out``, replacing an older bundle.
+
+    Raises:
+        NotProvenError: if the guard failed the result.
+    """
     result = run_optimize(job, settings, seed, terminal, allow_unproven=False)
-    _write(result, out, job.name, terminal)
+    publish(result, out, job.name, terminal, allow_unproven=True)
     return result
+
+
+def publish(
+    result: OptimizeResult, out: Path, name: str, terminal: Terminal, *, allow_unproven: bool
+) -> None:
+    """Write the bundle, labelled with its verdict, unless it failed or is the lesser one.
+
+    Raises:
+        NotProvenError: if the guard failed the result; or did not prove it while a bundle that
+            passed stands at ``out``, and ``allow_unproven`` is not given.
+    """
+    if result.guard.verdict == "fail":
+        result.check()
+    if result.guard.verdict == "not proven" and not allow_unproven and _passed(out):
+        raise NotProvenError(
+            f"the guard says {result.guard.verdict}: {result.guard.reason}; the bundle at "
+            f"{str(out)!r} passed and is kept, choose another path or give --allow-unproven "
+            "to replace it"
+        )
+    _write(result, out, name, terminal)
+
+
+def _passed(path: Path) -> bool:
+    try:
+        guard = read_bundle(path).manifest.guard
+    except BundleError:
+        return False
+    return guard is not None and guard.verdict == "pass"
 
 
 def run_optimize(
@@ -150,7 +196,7 @@ def _write(result: OptimizeResult, out: Path, name: str, terminal: Terminal) -> 
         write_bundle(out, parts, overwrite=True)
 
 
-def _show(report: OptimizeReport, terminal: Terminal) -> None:
+def _show(report: OptimizeReport, terminal: Terminal, *, written: bool) -> None:
     guard = report.guard
     sizes = list(next(iter(report.latency_us.values())))
     terminal.table(
@@ -167,22 +213,28 @@ def _show(report: OptimizeReport, terminal: Terminal) -> None:
         [
             ("taken", "", report.composition),
             ("size", size(report.original_bytes), size(report.size_bytes)),
-            ("AUC", f"{guard.auc_baseline:.4f}", f"{guard.auc_optimized:.4f}"),
+            ("AUC", f"{guard.auc_baseline:.4f}", figure_of(guard.auc_optimized, ".4f")),
             (
                 "delta AUC",
                 "",
-                f"{guard.delta_auc:+.5f} [{guard.delta_auc_low:+.5f}, {guard.delta_auc_high:+.5f}]",
+                f"{figure_of(guard.delta_auc, '+.5f')} {interval_of(guard)}",
             ),
-            ("delta log loss", "", f"{guard.delta_log_loss:+.6f}"),
+            ("delta log loss", "", figure_of(guard.delta_log_loss, "+.6f")),
             (
                 "predicted / observed",
-                f"{guard.calibration_baseline:.4f}",
-                f"{guard.calibration_optimized:.4f}",
+                figure_of(guard.calibration_baseline, ".4f"),
+                figure_of(guard.calibration_optimized, ".4f"),
+            ),
+            (
+                "calibration error",
+                figure_of(guard.ece_baseline, ".4f"),
+                figure_of(guard.ece_optimized, ".4f"),
             ),
             ("guard", f"{guard.rows:,} rows", f"{guard.verdict}: {guard.reason}"),
         ],
     )
     if guard.rows_to_decide is not None:
         terminal.result(f"about {guard.rows_to_decide:,} rows would decide")
-    terminal.result(f"report: {report.bundle}/report.html")
+    if written:
+        terminal.result(f"report: {report.bundle}/report.html")
     terminal.object(report)

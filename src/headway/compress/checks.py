@@ -15,16 +15,28 @@ _SHIFT = np.uint64(29)
 _SUSPECT_SHARE = 0.01
 
 
-def data_warnings(train: Dataset, choose: Dataset, test: Dataset) -> list[str]:
+def data_warnings(
+    train: Dataset, choose: Dataset, test: Dataset, valid: Dataset | None = None
+) -> list[str]:
     """Return what the caller should know about the parts, as sentences.
 
     Two impressions count as the same if all their features and labels are.
+
+    Raises:
+        DataError: if a part has another schema than the test part.
     """
-    if len({len(part.schema.features) for part in (train, choose, test)}) > 1:
-        raise DataError("the parts of the data have different schemas")
+    parts = {"training": train, "choosing": choose}
+    if valid is not None:
+        parts["validation"] = valid
+    for name, part in parts.items():
+        if part.schema != test.schema:
+            raise DataError(
+                f"the {name} part has another schema than the test part; encode all parts "
+                "with the same transforms"
+            )
     found = []
     judged = _row_hashes(test)
-    for name, part in (("training", train), ("choosing", choose)):
+    for name, part in parts.items():
         share = float(np.isin(judged, _row_hashes(part)).mean()) if len(judged) else 0.0
         if share > _SUSPECT_SHARE:
             found.append(

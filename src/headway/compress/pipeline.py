@@ -69,6 +69,11 @@ class Splits(Protocol):
         ...
 
     @property
+    def valid(self) -> Dataset:
+        """Stopped the training; must share no rows with ``test``."""
+        ...
+
+    @property
     def choose(self) -> Dataset:
         """Chooses a composition."""
         ...
@@ -178,7 +183,7 @@ def optimize_model(
     tell()
     choose = _scored(job.model, sample_rows(data.choose, settings.choose_rows, rng))
     test = _scored(job.model, data.test)
-    warnings = data_warnings(data.train, data.choose, data.test)
+    warnings = data_warnings(data.train, data.choose, data.test, data.valid)
     warnings += score_warnings(test.rows, test.raw)
     tell()
     lowered = lower(partition(capture(job.model, schema)))

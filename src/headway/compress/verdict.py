@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -55,7 +56,13 @@ class Judge:
             raw = score_dataset(trial.composition.model.runner(), self._test.rows)
             self._verdicts[trial.name] = worst(
                 [
-                    judge(evidence, self._settings, self._rng, looks=self._looks)
+                    judge(
+                        evidence,
+                        self._settings,
+                        self._rng,
+                        looks=self._looks,
+                        proven_equal=trial.composition.exact,
+                    )
                     for evidence in evidence_of_tasks(
                         self._test.rows.schema,
                         self._test.rows.labels,
@@ -113,7 +120,7 @@ def explained(trials: Sequence[Trial], judged: Sequence[Trial], court: Judge) ->
             dense=trial.composition.dense,
             latency_us=next(iter(trial.latency_us.values())),
             size_bytes=trial.composition.size_bytes,
-            max_error=trial.max_error,
+            max_error=trial.max_error if isfinite(trial.max_error) else None,
             chosen=trial is taken,
             reason=_reason(trial, taken, judged, court),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from headway import __version__
 from headway.cli.pages.html import cards, figure, heading, page, paragraph, table
 from headway.cli.pages.plots import guard_interval, latency_bars
-from headway.cli.pages.tables import choice_table, quality_table
+from headway.cli.pages.tables import auc_rows, choice_table, quality_table
 from headway.cli.results import OptimizeReport
 from headway.cli.terminal import size
 
@@ -36,10 +36,7 @@ def build_optimize(report: OptimizeReport) -> str:
         heading("Quality"),
         figure(
             guard_interval(
-                [
-                    (s.name, s.guard.delta_auc, s.guard.delta_auc_low, s.guard.delta_auc_high)
-                    for s in report.steps
-                ],
+                auc_rows(report.steps),
                 guard.margin_auc,
                 "AUC difference by composition",
             ),

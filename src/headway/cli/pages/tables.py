@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headway.bundle import Choice
+from headway.bundle import Choice, GuardEntry
 from headway.cli.pages.html import table
 from headway.cli.results import GuardStep
 from headway.cli.terminal import milliseconds, size
+
+
+def figure_of(value: float | None, form: str) -> str:
+    """Return the value in a format such as ``+.5f``, or "none" where there is no value."""
+    return "none" if value is None else format(value, form)
+
+
+def interval_of(guard: GuardEntry) -> str:
+    """Return the bounds of the AUC difference."""
+    low, high = guard.delta_auc_low, guard.delta_auc_high
+    return f"[{figure_of(low, '+.5f')}, {figure_of(high, '+.5f')}]"
+
+
+def auc_rows(steps: Sequence[GuardStep]) -> list[tuple[str, float, float, float]]:
+    """Return name, AUC difference and its bounds of the steps that have them, to be drawn."""
+    return [
+        (s.name, s.guard.delta_auc, s.guard.delta_auc_low, s.guard.delta_auc_high)
+        for s in steps
+        if s.guard.delta_auc is not None
+        and s.guard.delta_auc_low is not None
+        and s.guard.delta_auc_high is not None
+    ]
 
 
 def quality_table(steps: Sequence[GuardStep]) -> str:
@@ -20,6 +42,7 @@ def quality_table(steps: Sequence[GuardStep]) -> str:
         "interval",
         "delta log loss",
         "predicted / observed",
+        "calibration error",
     )
     return table(
         head,
@@ -29,11 +52,12 @@ def quality_table(steps: Sequence[GuardStep]) -> str:
                 g.verdict
                 if g.rows_to_decide is None
                 else f"{g.verdict} ({g.rows_to_decide:,} rows would decide)",
-                f"{g.auc_optimized:.4f}",
-                f"{g.delta_auc:+.5f}",
-                f"[{g.delta_auc_low:+.5f}, {g.delta_auc_high:+.5f}]",
-                f"{g.delta_log_loss:+.6f}",
-                f"{g.calibration_optimized:.4f}",
+                figure_of(g.auc_optimized, ".4f"),
+                figure_of(g.delta_auc, "+.5f"),
+                interval_of(g),
+                figure_of(g.delta_log_loss, "+.6f"),
+                figure_of(g.calibration_optimized, ".4f"),
+                figure_of(g.ece_optimized, ".4f"),
             )
             for step in steps
             for g in [step.guard]
@@ -51,7 +75,7 @@ def choice_table(choices: Sequence[Choice]) -> str:
                 c.name,
                 milliseconds(c.latency_us / 1000),
                 size(c.size_bytes),
-                f"{c.max_error:.2g}",
+                figure_of(c.max_error, ".2g"),
                 "yes" if c.chosen else "no",
                 c.reason,
             )

@@ -213,3 +213,16 @@ def test_ended_queries_with_far_deadlines_do_not_pile_up() -> None:
         scheduler.cancel(query, Ns(query))
     assert len(scheduler._deadlines) <= 65
     assert scheduler.next_wakeup() is None
+
+
+def test_failed_work_teaches_no_rate() -> None:
+    scheduler = Scheduler(Plan(split_size=100))
+    for query, failed in enumerate([(), (1,)]):
+        scheduler.submit(arrival(query, 100), Ns(0))
+        work = scheduler.next_work(0, Ns(0))
+        assert work is not None
+        # One second for what is scored, a nanosecond for what fails.
+        scheduler.finished(work, Ns(1 if failed else 10**9), failed)
+    scheduler.submit(arrival(8, 100), Ns(0))
+    refused = scheduler.submit(arrival(9, 100, deadline=10**9), Ns(0))
+    assert isinstance(refused, Refused), "a failure in no time must not pass for speed"

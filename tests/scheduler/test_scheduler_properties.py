@@ -1,6 +1,6 @@
 from collections import Counter
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -57,6 +57,7 @@ class AnyTraffic(RuleBasedStateMachine):
         assert work.candidates == sum(c.stop - c.start for c in work.chunks)
         assert work.candidates <= max(self.plan.batch_candidates, self.plan.split_size)
         self.running.append(work)
+        assert len({c.query for c in work.chunks}) == len(work.chunks), "a split is undone"
         for chunk in work.chunks:
             query = self.accepted[chunk.query]
             assert chunk.query not in self.ended
@@ -140,3 +141,19 @@ class AnyTraffic(RuleBasedStateMachine):
 
 AnyTraffic.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestAnyTraffic = AnyTraffic.TestCase
+
+
+@given(
+    size=st.integers(2, 100),
+    split=st.integers(1, 50),
+    batch=st.integers(1, 500),
+    others=st.booleans(),
+)
+def test_two_idle_workers_share_a_split_query(
+    size: int, split: int, batch: int, others: bool
+) -> None:
+    scheduler = Scheduler(Plan(workers=2, split_size=min(split, size - 1), batch_candidates=batch))
+    for query in range(3 if others else 1):
+        scheduler.submit(Arrival(query, size, Ns(10)), Ns(0))
+    works = [scheduler.next_work(worker, Ns(0)) for worker in (0, 1)]
+    assert all(work is not None and work.chunks[0].query == 0 for work in works)

@@ -213,3 +213,23 @@ def test_an_idle_connection_is_closed_and_a_used_one_is_not(
         while reader.is_alive():
             used.sendall(request())
             assert b" 200 OK" in read_reply(used)
+
+
+def test_a_connection_that_breaks_off_does_not_strand_the_replies_of_others(
+    serve: Serve, held: Probe
+) -> None:
+    client, _ = serve(
+        linear_model(plan=Plan(batch_candidates=100, timeout_ns=LONG.timeout_ns), probe=held)
+    )
+    live = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with client.connect() as first, client.connect() as attacker, client.connect() as victim:
+        first.sendall(request())
+        assert held.entered.acquire(timeout=20)
+        attacker.sendall(request() + live + b"BAD\r\n\r\n")
+        read_all(attacker)
+        victim.sendall(request())
+        while open_queries(client) < 2:
+            pass
+        held.gate.set()
+        assert b" 200 OK" in read_reply(first)
+        assert b" 200 OK" in read_reply(victim)

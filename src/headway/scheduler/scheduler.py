@@ -104,8 +104,9 @@ class Scheduler:
         """Hand out the oldest waiting chunks, or None if nothing waits.
 
         A query's chunks are of equal size (the last may be smaller), at most ``split_size``.
-        Chunks are put together while they fit into ``batch_candidates``; the first is taken
-        in any case. A query past its deadline is dropped here, and reported by ``expire``.
+        Chunks of several queries are put together while they fit into ``batch_candidates``; the
+        first is taken in any case. Two chunks of one query never are, or splitting it would be
+        undone while another worker has nothing to do. A query past its deadline is dropped here, and reported by ``expire``.
         """
         chunks: list[Chunk] = []
         owners: list[_Open] = []
@@ -123,7 +124,7 @@ class Scheduler:
             owners.append(query)
             total += count
             self._advance(query, stop, now)
-            if total >= self._plan.batch_candidates:
+            if query.cursor < query.size or total >= self._plan.batch_candidates:
                 break
         if not chunks:
             return None
@@ -147,7 +148,9 @@ class Scheduler:
         if owners is None:
             raise ValueError(f"work {work.id} is not being worked on")
         self._running_candidates -= work.candidates
-        self._rate.observe(work.candidates, now - work.started)
+        if not failed:
+            # What failed says nothing of how long scoring takes.
+            self._rate.observe(work.candidates, now - work.started)
         ended: list[Completion] = []
         for chunk, query in zip(work.chunks, owners, strict=True):
             if query.closed:

@@ -252,7 +252,10 @@ class Executor:
         self._delivering = False
         while self._ended:
             ticket, completion = self._ended.popleft()
-            ticket.ended(ticket, completion)
+            try:
+                ticket.ended(ticket, completion)
+            except Exception:  # noqa: BLE001 - the others that ended must hear of it all the same
+                _log.exception("query %r could not be answered", ticket.query.id)
 
     def _arm(self, deadline: Ns, now: Ns) -> None:
         """See to it that queries end at their deadline even if no worker comes back."""

@@ -33,6 +33,7 @@ class Protocol(HttpToolsProtocol):
         self._direct: dict[bytes, Endpoint] = self.config.app.direct  # type: ignore[union-attr]
         self._max_body: int = self.config.app.max_body_bytes  # type: ignore[union-attr]
         self._endpoint: Endpoint | None = None
+        self._exchange: Exchange | None = None
         self._header_length = 0
         self._parts: list[bytes] = []
         self._idle_since: float | None = None
@@ -54,6 +55,10 @@ class Protocol(HttpToolsProtocol):
         """Forget the connection; a call under way is cancelled."""
         super().connection_lost(exc)
         self._endpoint = None
+        if self._exchange is not None:
+            # Uvicorn knows the last request only, which another may have followed.
+            self._exchange.disconnected = True
+            self._exchange.set()
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
@@ -92,6 +97,7 @@ class Protocol(HttpToolsProtocol):
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         exchange = Exchange(self, endpoint, keep_alive=self.parser.should_keep_alive())
         self.cycle = exchange  # type: ignore[assignment]
+        self._exchange = exchange
         exchange.begin(body, self._header_length)
 
     def _short_way(self) -> Endpoint | None:
@@ -212,6 +218,9 @@ class Exchange:
         if self.response_complete:
             return
         self._end()
+        transport = self._protocol.transport
+        if transport.is_closing():
+            return
         status = 200
         if isinstance(reply, HeadwayError):
             status, reply = reply.status, error_reply(reply)
@@ -226,7 +235,6 @@ class Exchange:
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         lines += (b"\r\n", body)
-        transport = self._protocol.transport
         transport.write(b"".join(lines))
         if not self.keep_alive:
             transport.close()

@@ -124,9 +124,14 @@ class TestOwnData:
             scores = client.infer("shop", inputs).as_numpy("scores")
         np.testing.assert_allclose(scores, ranker.score_query(query), rtol=0, atol=1e-6)
 
-    def test_a_checkpoint_of_other_data_is_refused(self, folder: Path) -> None:
+    @pytest.mark.parametrize(
+        ("old", "new"), [("log: true", "log: false"), ("test: 0.3", "test: 0.5")]
+    )
+    def test_a_checkpoint_of_other_data_or_another_split_is_refused(
+        self, folder: Path, old: str, new: str
+    ) -> None:
         other = folder / "other.yaml"
-        other.write_text(CONFIG.replace("log: true", "log: false"))
+        other.write_text(CONFIG.replace(old, new))
         with pytest.raises(SystemExit) as stopped:
             main(
                 [

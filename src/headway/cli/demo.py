@@ -39,7 +39,7 @@ _EVALUATIONS = 14
 _SHARES = (0.25, 0.5, 0.75)
 _HISTOGRAM_SEED, _CURVE_SEED = 10_000, 20_000
 _QUICK_ROWS = 50_000
-_GUARD_ROWS = 30_000
+_GUARD_ROWS = 60_000
 """With fewer the guard could not exclude a loss that sits in few rows."""
 
 

@@ -15,7 +15,7 @@ from headway.cli.pages.optimize import build_optimize
 from headway.cli.pages.tables import figure_of, interval_of
 from headway.cli.results import GuardStep, OptimizeReport
 from headway.cli.terminal import Terminal, milliseconds, size
-from headway.cli.training import train_config
+from headway.cli.training import DATA_FINGERPRINT, train_config
 from headway.compress import Job, OptimizeResult, OptimizeSettings, optimize_model
 from headway.core import (
     BundleError,
@@ -25,7 +25,7 @@ from headway.core import (
     Plan,
     unix_seconds,
 )
-from headway.data import Prepared, load_data
+from headway.data import Prepared, fingerprint, load_data
 from headway.engine import usable_cores
 from headway.models import RankingModel, load_checkpoint
 
@@ -170,10 +170,11 @@ def _model(
     config = read_config(path, data)
     with terminal.step(f"reading {config.data.reader.path}"):
         prepared = load_data(config.data, path.parent)
-    if found.transforms_json != prepared.transforms.to_json():
+    if found.facts.get(DATA_FINGERPRINT) != fingerprint(prepared):
         raise DataError(
-            f"the checkpoint {checkpoint} was trained on other data or another data section than "
-            f"{path} describes; train again, or give the config it was trained with"
+            f"the checkpoint {checkpoint} was trained on other rows, another split or another data "
+            f"section than {path} describes, so rows that trained it might judge it; train again, "
+            "or give the config it was trained with"
         )
     return config, found.model, prepared
 

@@ -16,7 +16,7 @@ from headway.cli.pages.plots import (
     latency_histogram,
     rate_curves,
 )
-from headway.cli.pages.tables import choice_table, quality_table
+from headway.cli.pages.tables import auc_rows, choice_table, figure_of, interval_of, quality_table
 from headway.cli.results import DemoResult, Point
 from headway.cli.terminal import milliseconds, number, size
 from headway.core import Sla, to_ms
@@ -33,7 +33,7 @@ def rows(result: DemoResult) -> list[tuple[str, str, str, str]]:
         (
             "delta AUC, 95 % interval",
             "",
-            f"{guard.delta_auc:+.5f} [{guard.delta_auc_low:+.5f}, {guard.delta_auc_high:+.5f}]",
+            f"{figure_of(guard.delta_auc, '+.5f')} {interval_of(guard)}",
             guard.verdict,
         ),
         _line("size on disk", size(base.size_bytes), size(best.size_bytes), "size_bytes", result),
@@ -79,7 +79,8 @@ def build(result: DemoResult, sla: Sla, samples_ms: Mapping[str, NDArray[np.floa
         figure(_load_plot(result, sla), "Each point is one run with a fresh schedule."),
         figure(
             latency_histogram(samples_ms),
-            "Both servers under the same schedule, at half of the baseline's LBT.",
+            "Both servers under the same schedule, at half of the baseline's LBT (10 queries/s at "
+            "least).",
         ),
         figure(
             latency_bars(
@@ -90,10 +91,7 @@ def build(result: DemoResult, sla: Sla, samples_ms: Mapping[str, NDArray[np.floa
         heading("Quality"),
         figure(
             guard_interval(
-                [
-                    (s.name, s.guard.delta_auc, s.guard.delta_auc_low, s.guard.delta_auc_high)
-                    for s in result.steps
-                ],
+                auc_rows(result.steps),
                 result.guard.margin_auc,
                 "AUC difference by step",
             ),
@@ -104,7 +102,7 @@ def build(result: DemoResult, sla: Sla, samples_ms: Mapping[str, NDArray[np.floa
         choice_table(result.choices),
         heading("The harness itself"),
         paragraph(
-            f"Against a target that answers at once: p50 {milliseconds(result.harness.null_p50_ms)}, "
+            f"Against a target that answers at once, at {result.harness.rate_qps:.0f} queries/s: p50 {milliseconds(result.harness.null_p50_ms)}, "
             f"p99 {milliseconds(result.harness.null_p99_ms)}; the generator lagged its schedule by "
             f"{milliseconds(result.harness.lag_p99_ms)} at p99."
         ),

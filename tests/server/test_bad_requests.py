@@ -325,10 +325,61 @@ def test_too_many_candidates_are_refused(client: Client) -> None:
 
 
 def test_half_open_connections_do_not_keep_others_out(serve: Serve) -> None:
-    other, _ = serve(linear_model(plan=Plan()))
-    idle: list[socket.socket] = [other.connect() for _ in range(100)]
-    for connection in idle:
+    settings = ServerSettings(port=0, max_connections=20, head_timeout_s=0.5)
+    other, _ = serve(linear_model(plan=Plan()), settings)
+    idle: list[socket.socket] = [other.connect() for _ in range(40)]
+    for connection in idle[::2]:
         connection.sendall(b"POST /v2/mod")
+    refused = other.get("/v2/health/live")
+    assert refused.status == 503
+    assert refused.headers["retry-after"] == "1"
+    assert "too many connections" in refused.error
+    replies = [read_all(connection) for connection in idle]
+    assert all(b" 408 " in reply and b"the headers did not come" in reply for reply in replies[::2])
+    assert not any(replies[1::2])
     assert other.post(INFER, infer_body()).status == 200
     for connection in idle:
         connection.close()
+
+
+def test_a_request_that_stops_short_after_a_good_one_is_given_up(serve: Serve) -> None:
+    other, _ = serve(linear_model(), ServerSettings(port=0, head_timeout_s=0.05))
+    for rest in (b"GET /v2", b"\r\n"):
+        with other.connect() as connection:
+            connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " in connection.recv(4096)
+            connection.sendall(rest)
+            reply = read_all(connection)
+            assert (b" 408 " in reply) == (rest != b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /v2 HTTP/1.1\r\n" + b"".join(b"X-%d: %b\r\n" % (i, b"a" * 1000) for i in range(99)),
+        b"GET /v2 HTTP/1.1\r\nX: " + b"a" * 300_000,
+        b"GET /" + b"a" * 70_000,
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+    ids=["many headers", "a long header", "a long line", "a long line to the end"],
+)
+def test_a_head_over_the_limit_is_refused(client: Client, head: bytes) -> None:
+    with client.connect() as connection:
+        connection.sendall(head)
+        try:
+            assert b" 431 " in read_all(connection)
+        except ConnectionResetError:
+            return  # refused while we were still sending
+
+
+def test_what_is_no_http_is_refused_in_json(client: Client) -> None:
+    reply = client.raw(b"BAD\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    assert "malformed" in json.loads(reply.split(b"\r\n\r\n")[1])["error"]
+
+
+def test_an_error_message_is_cut(client: Client) -> None:
+    answer = client.post(INFER, {"inputs": [tensor("FP32", [1], [1])] * 2, "outputs": "x" * 5000})
+    assert answer.status == 400
+    wide = client.post(INFER, {**infer_body(), "outputs": [{"name": "x" * 5000}]})
+    assert 500 < len(wide.error) < 510

@@ -24,7 +24,7 @@ from headway.core import (
     UnsupportedMediaError,
 )
 from headway.server import describe
-from headway.server.endpoint import ClientGoneError, Endpoint, Receive, Reply
+from headway.server.endpoint import ClientGoneError, Endpoint, Receive, Reply, stopped
 from headway.server.metrics import render
 from headway.server.patience import Patience
 from headway.server.settings import ServedModel, ServerSettings
@@ -36,6 +36,7 @@ Handler = Callable[["Incoming"], Awaitable[Reply]]
 _log = logging.getLogger("headway.server")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 CLOSE = (b"connection", b"close")
+_LONGEST_ERROR = 500
 _NOT_OFFERED = (
     "/v2/repository/models/",
     "/v2/systemsharedmemory",
@@ -139,21 +140,20 @@ class App:
     Attributes:
         failure: why a model could not be started, if one could not.
         direct: paths of infer calls, for a protocol that calls endpoints itself.
-        max_body_bytes: limit of a body that does not come through this application.
+        settings: for a protocol that reads requests itself.
     """
 
     def __init__(
         self, models: Sequence[ServedModel], settings: ServerSettings, clock: Clock
     ) -> None:
         self._models = models
-        self._settings = settings
+        self.settings = settings
         self._clock = clock
         self._endpoints: list[Endpoint] = []
         self._draining = False
         self._patience = Patience(settings.body_timeout_s)
         self.failure: Exception | None = None
         self.direct: dict[bytes, Endpoint] = {}
-        self.max_body_bytes = settings.max_body_bytes
         self._routes: dict[str, tuple[str, Handler]] = {
             "/v2": ("GET", self._metadata),
             "/v2/health/live": ("GET", self._live),
@@ -177,9 +177,12 @@ class App:
         status = 200
         try:
             handler = self._route(scope["path"], scope["method"])
-            headers, body = await handler(Incoming(scope, receive, self._settings, self._patience))
+            headers, body = await handler(Incoming(scope, receive, self.settings, self._patience))
         except ClientGoneError:
             return
+        except asyncio.CancelledError:
+            # The limit for draining is reached; a reply is still owed.
+            status, (headers, body) = 503, error_reply(stopped())
         except HeadwayError as error:
             status, (headers, body) = error.status, error_reply(error)
         except Exception:  # noqa: BLE001 - one bad request must not end in silence
@@ -204,7 +207,7 @@ class App:
         await receive()
         try:
             for model in self._models:
-                endpoint = Endpoint(model, self._settings, self._clock)
+                endpoint = Endpoint(model, self.settings, self._clock)
                 self._endpoints.append(endpoint)
                 self._add_routes(endpoint)
         except Exception as error:  # noqa: BLE001 - told to whoever starts the server
@@ -300,7 +303,18 @@ def error_reply(error: HeadwayError) -> Reply:
         headers.append((b"retry-after", b"1"))
     elif isinstance(error, TooLargeError | BodyTimeoutError):
         headers.append(CLOSE)
-    return headers, msgspec.json.encode({"error": str(error)})
+    text = str(error)
+    if len(text) > _LONGEST_ERROR:
+        text = text[:_LONGEST_ERROR] + "..."
+    return headers, msgspec.json.encode({"error": text})
+
+
+async def too_many(_scope: dict[str, Any], _receive: Receive, send: Send) -> None:
+    """Answer in place of the application that there are too many connections."""
+    headers, body = error_reply(OverloadedError("too many connections; try again later", 1.0))
+    headers += [CLOSE, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _number(name: bytes, value: bytes) -> int:

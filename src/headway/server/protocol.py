@@ -8,10 +8,13 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from headway.core import HeadwayError
-from headway.server.app import CLOSE, error_reply
+from headway.core import HeadwayError, QueryError
+from headway.server.app import CLOSE, error_reply, too_many
 from headway.server.endpoint import Endpoint, Reply, stopped
 from headway.server.executor import Ticket
+from headway.server.head import Head, HeadTooLargeError
+from headway.server.settings import ServerSettings
+from headway.server.tensors import Headers
 
 _log = logging.getLogger("headway.server")
 _SPECIAL = (b"content-encoding", b"transfer-encoding", b"expect", b"upgrade")
@@ -31,7 +34,11 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._direct: dict[bytes, Endpoint] = self.config.app.direct  # type: ignore[union-attr]
-        self._max_body: int = self.config.app.max_body_bytes  # type: ignore[union-attr]
+        self._settings: ServerSettings = self.config.app.settings  # type: ignore[union-attr]
+        # Uvicorn would refuse those over the limit in words of its own.
+        self._limit, self.limit_concurrency = self.limit_concurrency, None
+        self._served = self.app
+        self._head = Head(self, self._settings)
         self._endpoint: Endpoint | None = None
         self._exchange: Exchange | None = None
         self._header_length = 0
@@ -40,9 +47,19 @@ class Protocol(HttpToolsProtocol):
 
     # Events of the connection.
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._head.await_one()
+
     def data_received(self, data: bytes) -> None:
         """Read; what has not arrived whole by then is left to uvicorn."""
+        self._head.swallowed += len(data)
         super().data_received(data)
+        if self._head.swallowed > self._settings.max_head_bytes:
+            self.send_400_response("")
+        elif self._head.begun or (self._idle_since is None and not self.under_way):
+            self._head.await_one()
         if self._endpoint is not None:
             self._endpoint = None
             parts, self._parts = self._parts, []
@@ -55,6 +72,7 @@ class Protocol(HttpToolsProtocol):
         """Forget the connection; a call under way is cancelled."""
         super().connection_lost(exc)
         self._endpoint = None
+        self._head.stop()
         if self._exchange is not None:
             # Uvicorn knows the last request only, which another may have followed.
             self._exchange.disconnected = True
@@ -67,21 +85,30 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request."""
+        self._head.begin()
         self.url = b""
         self.headers = []
 
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the URL."""
+        self._head.take(len(url))
+        self.url += url
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
+        """Take a header, or a trailer, which nobody reads."""
+        self._head.take(len(name) + len(value))
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Choose the way that the request goes."""
+        self._head.end()
         self._endpoint = self._short_way()
         if self._endpoint is None:
             self._begin_slowly()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
+        self._head.swallowed = 0
         if self._endpoint is None:
             super().on_body(body)
         else:
@@ -89,6 +116,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Begin to compute."""
+        self._head.swallowed = 0
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is None:
             super().on_message_complete()
@@ -112,24 +140,58 @@ class Protocol(HttpToolsProtocol):
                 header_length = value
             elif name in _SPECIAL:
                 return None
-        if not _plain(length) or not _plain(header_length) or int(length) > self._max_body:
+        if (
+            not _plain(length)
+            or not _plain(header_length)
+            or int(length) > self._settings.max_body_bytes
+        ):
             return None
         self._header_length = int(header_length)
         return endpoint if self.parser.get_http_version() == "1.1" else None
 
     def _busy(self) -> bool:
-        limit = self.limit_concurrency
-        cycle: Any = self.cycle  # None before the first request
         return bool(
-            (cycle is not None and not cycle.response_complete)
+            self.under_way
             or self.pipeline
             or self.flow.write_paused
             or self.transport.is_closing()
-            or (limit is not None and max(len(self.connections), len(self.tasks)) >= limit)
+            or self._over_the_limit()
         )
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a request that has begun is not answered yet."""
+        cycle: Any = self.cycle  # None before the first request
+        return cycle is not None and not cycle.response_complete
+
+    def _over_the_limit(self) -> bool:
+        limit = self._limit
+        return limit is not None and max(len(self.connections), len(self.tasks)) >= limit
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """Refuse what is no request, and close."""
+        if self.transport.is_closing():
+            return
+        cycle: Any = self.cycle
+        if not self.under_way or getattr(cycle, "more_body", False):
+            if self._head.too_large:
+                self.refuse(HeadTooLargeError(self._settings.max_head_bytes))
+            else:
+                self.refuse(QueryError("malformed request: this is not HTTP/1.1"))
+        # Else it would be taken for the reply to the request before.
+        self.transport.close()
+
+    def refuse(self, error: HeadwayError) -> None:
+        """Write the reply to a request that could not be read; the connection ends with it."""
+        headers, body = error_reply(error)
+        headers = [header for header in headers if header != CLOSE]
+        headers += [CLOSE, (b"content-length", b"%d" % len(body))]
+        self.transport.write(_written(error.status, headers, body))
+        self.transport.close()
 
     def _begin_slowly(self) -> None:
         url, headers = self.url, self.headers
+        self.app = too_many if self._over_the_limit() else self._served
         super().on_message_begin()
         self.url = url
         self.headers.extend(headers)
@@ -231,11 +293,7 @@ class Exchange:
             headers = [*headers, length]
         else:
             headers = [*headers, length] if self.keep_alive else [*headers, length, CLOSE]
-        lines = [STATUS_LINE[status]]
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
-        lines += (b"\r\n", body)
-        transport.write(b"".join(lines))
+        transport.write(_written(status, headers, body))
         if not self.keep_alive:
             transport.close()
         self._protocol.on_response_complete()
@@ -273,6 +331,14 @@ class Exchange:
         ticket = self._end()
         if ticket is not None:
             self._endpoint.cancel(ticket)
+
+
+def _written(status: int, headers: Headers, body: bytes) -> bytes:
+    lines = [STATUS_LINE[status]]
+    for name, value in headers:
+        lines += (name, b": ", value, b"\r\n")
+    lines += (b"\r\n", body)
+    return b"".join(lines)
 
 
 def _plain(number: bytes) -> bool:

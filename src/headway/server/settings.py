@@ -32,6 +32,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         max_candidates: larger queries are refused.
         max_timeout_s: a client's timeout is cut to this.
         max_connections: with more than these open, requests are refused.
+        max_head_bytes: requests with a longer line and headers are refused.
+        head_timeout_s: a connection on which no request begins, or one begins and its headers
+            do not end, is closed after this time.
         body_timeout_s: a client that takes longer to send a body is given up, at the latest
             after twice this time.
         drain_s: how long accepted work may go on after a signal to stop.
@@ -45,6 +48,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_candidates: Annotated[int, Meta(ge=1)] = 16_384
     max_timeout_s: Annotated[float, Meta(gt=0)] = 60.0
     max_connections: Annotated[int, Meta(ge=1)] = 4096
+    max_head_bytes: Annotated[int, Meta(ge=1024)] = 64 << 10
+    head_timeout_s: Annotated[float, Meta(gt=0)] = 10.0
     body_timeout_s: Annotated[float, Meta(gt=0)] = 10.0
     drain_s: Annotated[int, Meta(ge=1)] = 10
     switch_interval_us: Annotated[int, Meta(ge=1)] = 500

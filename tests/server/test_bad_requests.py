@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from tests.server.harness import INFER, RANK, Client, Serve, infer_body, linear_
 
 from headway.core import Plan
 from headway.server import ServerSettings
+from headway.server.rank import RankCodec
+from headway.server.tensors import InferCodec
 
 
 @pytest.fixture(autouse=True)
@@ -383,3 +386,56 @@ def test_an_error_message_is_cut(client: Client) -> None:
     assert answer.status == 400
     wide = client.post(INFER, {**infer_body(), "outputs": [{"name": "x" * 5000}]})
     assert 500 < len(wide.error) < 510
+
+
+def test_data_much_longer_than_its_shape_is_refused_unread(client: Client) -> None:
+    answer = client.post(INFER, infer_body(item=tensor("INT64", [2], ["no number"] * 9)))
+    assert answer.status == 400
+    assert "'item': data holds more than the 2 numbers" in answer.error
+
+
+def test_json_has_a_lower_limit_than_tensors(serve: Serve) -> None:
+    other, _ = serve(linear_model(), ServerSettings(port=0, max_json_bytes=2000))
+    body = json.dumps(infer_body()).encode()
+    assert other.post(INFER, body).status == 200
+    for path in (INFER, RANK):
+        long = other.post(path, body + b" " * 2000)
+        assert long.status == 413
+        assert "limit of 2000 bytes" in long.error
+    headers = {"Inference-Header-Content-Length": str(len(body) + 100_000)}
+    assert other.post(INFER, body + b" " * 100_000, headers).status == 413
+
+
+def test_a_large_body_is_read_beside_the_event_loop(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    for codec in (InferCodec, RankCodec):
+        decode: Any = codec.decode
+
+        def watching(*args: Any, decode: Any = decode) -> Any:
+            threads.append(threading.current_thread().name)
+            return decode(*args)
+
+        monkeypatch.setattr(codec, "decode", watching)
+    for path, good in ((INFER, infer_body()), (RANK, RANK_GOOD)):
+        for pad in (0, 70_000):
+            assert client.post(path, json.dumps(good).encode() + b" " * pad).status == 200
+    assert threads == ["headway-server", "linear-reader_0"] * 2
+
+
+def test_bytes_in_flight_are_limited_and_given_back(serve: Serve) -> None:
+    settings = ServerSettings(port=0, max_bytes_in_flight=2000)
+    other, _ = serve(linear_model(), settings)
+    whole = json.dumps(infer_body()).encode()
+    with other.connect() as connection:
+        connection.sendall(request("Content-Length: 1900", body=b" " * 1800))
+        while (answer := other.post(INFER, whole)).status == 200:
+            pass
+        assert answer.status == 503
+        assert answer.headers["retry-after"] == "1"
+        assert "bytes in flight" in answer.error
+    while other.post(INFER, whole).status == 503:
+        pass
+    for _ in range(20):
+        assert other.post(INFER, whole).status == 200

@@ -24,6 +24,7 @@ from headway.core import (
     UnsupportedMediaError,
 )
 from headway.server import describe
+from headway.server.budget import Budget
 from headway.server.endpoint import ClientGoneError, Endpoint, Receive, Reply, stopped
 from headway.server.metrics import render
 from headway.server.patience import Patience
@@ -61,7 +62,16 @@ class Incoming:
         declared: the header Content-Length, or None.
     """
 
-    __slots__ = ("_patience", "_settings", "_too_slow", "declared", "header_length", "receive")
+    __slots__ = (
+        "_budget",
+        "_patience",
+        "_settings",
+        "_taken",
+        "_too_slow",
+        "declared",
+        "header_length",
+        "receive",
+    )
 
     def __init__(
         self,
@@ -69,8 +79,11 @@ class Incoming:
         receive: Receive,
         settings: ServerSettings,
         patience: Patience,
+        budget: Budget,
     ) -> None:
         self.receive = receive
+        self._budget = budget
+        self._taken = 0
         self.header_length: int | None = None
         self.declared: int | None = None
         self._settings = settings
@@ -87,14 +100,21 @@ class Incoming:
                 )
 
     async def body(self) -> bytes:
-        """Return the whole body.
+        """Return the whole body; what it takes of the budget is given back by ``release``.
 
         Raises:
+            OverloadedError: if too many bytes are in flight.
             TooLargeError: before it is read if its length is declared, else on the way.
             BodyTimeoutError: if it does not come in time.
             ClientGoneError: if the client closes the connection instead.
         """
         limit = self._settings.max_body_bytes
+        if self.header_length is None:
+            limit = min(limit, self._settings.max_json_bytes)
+        elif self.header_length > self._settings.max_json_bytes:
+            raise TooLargeError(
+                f"the JSON is over the limit of {self._settings.max_json_bytes} bytes"
+            )
         if self.declared is not None and self.declared > limit:
             raise _too_large(limit)
         task = asyncio.current_task()
@@ -111,6 +131,11 @@ class Incoming:
         finally:
             self._patience.leave(self)
 
+    def release(self) -> None:
+        """Give back to the budget."""
+        self._budget.give(self._taken)
+        self._taken = 0
+
     def _give_up(self, task: asyncio.Task[Any] | None) -> None:
         self._too_slow = True
         if task is not None:
@@ -124,6 +149,8 @@ class Incoming:
             if event["type"] == "http.disconnect":
                 raise ClientGoneError("the client closed the connection")
             part = event["body"]
+            self._budget.take(len(part))
+            self._taken += len(part)
             if not event["more_body"] and not parts:
                 return part if len(part) <= limit else _refuse(limit)
             size += len(part)
@@ -140,6 +167,7 @@ class App:
     Attributes:
         failure: why a model could not be started, if one could not.
         direct: paths of infer calls, for a protocol that calls endpoints itself.
+        budget: of bytes in flight.
         settings: for a protocol that reads requests itself.
     """
 
@@ -152,6 +180,7 @@ class App:
         self._endpoints: list[Endpoint] = []
         self._draining = False
         self._patience = Patience(settings.body_timeout_s)
+        self.budget = Budget(settings.max_bytes_in_flight)
         self.failure: Exception | None = None
         self.direct: dict[bytes, Endpoint] = {}
         self._routes: dict[str, tuple[str, Handler]] = {
@@ -175,9 +204,11 @@ class App:
             await self._lifespan(receive, send)
             return
         status = 200
+        request: Incoming | None = None
         try:
             handler = self._route(scope["path"], scope["method"])
-            headers, body = await handler(Incoming(scope, receive, self.settings, self._patience))
+            request = Incoming(scope, receive, self.settings, self._patience, self.budget)
+            headers, body = await handler(request)
         except ClientGoneError:
             return
         except asyncio.CancelledError:
@@ -188,6 +219,9 @@ class App:
         except Exception:  # noqa: BLE001 - one bad request must not end in silence
             _log.exception("%s %s failed", scope["method"], _shown(scope["raw_path"]))
             status, (headers, body) = 500, error_reply(HeadwayError("internal error"))
+        finally:
+            if request is not None:
+                request.release()
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -328,7 +362,9 @@ def _shown(value: bytes) -> str:
 
 
 def _too_large(limit: int) -> TooLargeError:
-    return TooLargeError(f"the body is over the limit of {limit} bytes")
+    return TooLargeError(
+        f"the body is over the limit of {limit} bytes; as bytes, tensors may be larger than as JSON"
+    )
 
 
 def _refuse(limit: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from headway.core import (
     HeadwayError,
     Link,
     NotReadyError,
+    Ns,
     Query,
     Schema,
 )
@@ -32,6 +34,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Reply = tuple[Headers, bytes]
 Answer = Callable[[Reply | HeadwayError], None]
 _WATCH_AFTER_S = 0.02
+SLOW_JSON_BYTES = 64 << 10
+"""More JSON than this is not read in the event loop."""
 _log = logging.getLogger("headway.server")
 
 
@@ -48,6 +52,7 @@ class _Call(Protocol):
     def query(self) -> Query: ...
 
 
+T = TypeVar("T")
 C_contra = TypeVar("C_contra", bound=_Call, contravariant=True)
 
 
@@ -66,6 +71,8 @@ class Endpoint:
         self._rank = RankCodec(model, settings)
         self._linking = Linking(model.schema)
         self._patience = Patience(_WATCH_AFTER_S)
+        # One thread: more would only take Python from each other and from the event loop.
+        self._reader = ThreadPoolExecutor(1, f"{model.name}-reader")
         self._watchers: set[asyncio.Task[None]] = set()
         self.metrics = ModelMetrics(
             model.name, model.version, self._executor.load, self._executor.batch_sizes
@@ -77,12 +84,10 @@ class Endpoint:
         Raises:
             HeadwayError: with the status that the client is to see.
         """
-        try:
-            call = self._infer.decode(body, header_length)
-        except HeadwayError:
-            self.metrics.turned_away(invalid=True)
-            raise
-        return await self._answer(self._infer, call, receive)
+        arrived = self._clock.now()
+        size = len(body) if header_length is None else header_length
+        call = await self._read(partial(self._infer.decode, body, header_length), size)
+        return await self._answer(self._infer, call, arrived, receive)
 
     def start_infer(self, body: bytes, header_length: int | None, answer: Answer) -> Ticket:
         """Begin an infer call whose reply or error is given to ``answer``, in the event loop.
@@ -93,6 +98,7 @@ class Endpoint:
         Raises:
             HeadwayError: in place of a call of ``answer``.
         """
+        arrived = self._clock.now()
         try:
             call = self._infer.decode(body, header_length)
         except HeadwayError:
@@ -110,7 +116,7 @@ class Endpoint:
             else:
                 answer(reply)
 
-        return self._submit(call.query, end)
+        return self._submit(call.query, arrived, end)
 
     def cancel(self, ticket: Ticket) -> None:
         """End a call that nobody waits for any more."""
@@ -122,12 +128,9 @@ class Endpoint:
         Raises:
             HeadwayError: with the status that the client is to see.
         """
-        try:
-            call = self._rank.decode(body)
-        except HeadwayError:
-            self.metrics.turned_away(invalid=True)
-            raise
-        return await self._answer(self._rank, call, receive)
+        arrived = self._clock.now()
+        call = await self._read(partial(self._rank.decode, body), len(body))
+        return await self._answer(self._rank, call, arrived, receive)
 
     def drain(self) -> None:
         """Refuse new queries; those accepted go on."""
@@ -136,15 +139,28 @@ class Endpoint:
     def close(self) -> None:
         """Stop the workers."""
         self._executor.close()
+        self._reader.shutdown(wait=False, cancel_futures=True)
 
-    async def _answer(self, encoder: _Encoder[C_contra], call: C_contra, receive: Receive) -> Reply:
+    async def _read(self, decode: Callable[[], T], size: int) -> T:
+        """Decode so much JSON, in the event loop only if there is little."""
+        try:
+            if size <= SLOW_JSON_BYTES:
+                return decode()
+            return await asyncio.get_running_loop().run_in_executor(self._reader, decode)
+        except HeadwayError:
+            self.metrics.turned_away(invalid=True)
+            raise
+
+    async def _answer(
+        self, encoder: _Encoder[C_contra], call: C_contra, arrived: Ns, receive: Receive
+    ) -> Reply:
         ended: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
 
         def end(_: Ticket, completion: Completion) -> None:
             if not ended.done():
                 ended.set_result(completion)
 
-        ticket = self._submit(call.query, end)
+        ticket = self._submit(call.query, arrived, end)
         # Most queries end sooner than it pays to watch whether their client is still there.
         self._patience.enter(ticket, partial(self._watch, ticket, receive))
         try:
@@ -158,9 +174,9 @@ class Endpoint:
             self._patience.leave(ticket)
         return self._reply(encoder, call, ticket, completion)
 
-    def _submit(self, query: Query, ended: Ended) -> Ticket:
+    def _submit(self, query: Query, arrived: Ns, ended: Ended) -> Ticket:
         try:
-            return self._executor.submit(query, self._clock.now(), ended)
+            return self._executor.submit(query, arrived, ended)
         except HeadwayError:
             self.metrics.turned_away(invalid=False)
             raise

@@ -135,10 +135,10 @@ class Executor:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, query: Query, now: Ns, ended: Ended) -> Ticket:
+    def submit(self, query: Query, arrived: Ns, ended: Ended) -> Ticket:
         """Accept a checked query and see to it that ``ended`` is called once.
 
-        A query without candidates ends before this returns.
+        Its time counts from ``arrived``, which was before it was decoded and checked. A query without candidates ends before this returns.
 
         Raises:
             OverloadedError: if it would not be answered in time.
@@ -148,7 +148,8 @@ class Executor:
         ticket = Ticket(self._numbers, query, self._tasks, ended)
         self._numbers += 1
         timeout = self._plan.timeout_ns if query.timeout is None else query.timeout
-        arrival = Arrival(ticket.id, query.size, Ns(now + timeout))
+        arrival = Arrival(ticket.id, query.size, Ns(arrived + timeout))
+        now = self._clock.now()
         with self._lock:
             admission = self._scheduler.submit(arrival, now)
             if isinstance(admission, Accepted) and admission.completion is None:

@@ -10,7 +10,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from headway.core import HeadwayError, QueryError
 from headway.server.app import CLOSE, error_reply, too_many
-from headway.server.endpoint import Endpoint, Reply, stopped
+from headway.server.budget import Budget
+from headway.server.endpoint import SLOW_JSON_BYTES, Endpoint, Reply, stopped
 from headway.server.executor import Ticket
 from headway.server.head import Head, HeadTooLargeError
 from headway.server.settings import ServerSettings
@@ -38,6 +39,7 @@ class Protocol(HttpToolsProtocol):
         # Uvicorn would refuse those over the limit in words of its own.
         self._limit, self.limit_concurrency = self.limit_concurrency, None
         self._served = self.app
+        self.budget: Budget = self.config.app.budget  # type: ignore[union-attr]
         self._head = Head(self, self._settings)
         self._endpoint: Endpoint | None = None
         self._exchange: Exchange | None = None
@@ -146,6 +148,8 @@ class Protocol(HttpToolsProtocol):
             or int(length) > self._settings.max_body_bytes
         ):
             return None
+        if int(header_length or length) > SLOW_JSON_BYTES:
+            return None
         self._header_length = int(header_length)
         return endpoint if self.parser.get_http_version() == "1.1" else None
 
@@ -246,6 +250,7 @@ class Exchange:
 
     __slots__ = (
         "_endpoint",
+        "_held",
         "_protocol",
         "_ticket",
         "disconnected",
@@ -257,6 +262,7 @@ class Exchange:
         self._protocol = protocol
         self._endpoint = endpoint
         self._ticket: Ticket | None = None
+        self._held = 0
         self.response_complete = False
         self.disconnected = False
         self.keep_alive = keep_alive
@@ -265,6 +271,8 @@ class Exchange:
         """Begin to compute the reply."""
         self._protocol.tasks.add(self)  # type: ignore[arg-type]
         try:
+            self._protocol.budget.take(len(body))
+            self._held = len(body)
             ticket = self._endpoint.start_infer(body, header_length, self.answer)
         except HeadwayError as error:
             self.answer(error)
@@ -301,6 +309,8 @@ class Exchange:
     def _end(self) -> Ticket | None:
         self.response_complete = True
         self._protocol.tasks.discard(self)
+        self._protocol.budget.give(self._held)
+        self._held = 0
         ticket, self._ticket = self._ticket, None
         return ticket
 

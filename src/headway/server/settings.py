@@ -29,6 +29,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         allow_remote: must be set to listen on an address that other machines reach, because
             there is no authentication.
         max_body_bytes: larger request bodies are refused.
+        max_json_bytes: of a body, so much may be JSON, which takes longer to read than tensors.
+        max_bytes_in_flight: with more bytes of bodies than this not yet answered, more are refused.
         max_candidates: larger queries are refused.
         max_timeout_s: a client's timeout is cut to this.
         max_connections: with more than these open, requests are refused.
@@ -45,6 +47,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
     allow_remote: bool = False
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 16 << 20
+    max_json_bytes: Annotated[int, Meta(ge=1024)] = 4 << 20
+    max_bytes_in_flight: Annotated[int, Meta(ge=1024)] = 256 << 20
     max_candidates: Annotated[int, Meta(ge=1)] = 16_384
     max_timeout_s: Annotated[float, Meta(gt=0)] = 60.0
     max_connections: Annotated[int, Meta(ge=1)] = 4096

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from threading import Lock
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -106,6 +107,7 @@ class InferCodec:
         self._frame = Frame(slots)
         self._known: dict[bytes, _Known] = {}
         self._known_bytes = 0
+        self._remembering = Lock()
         self._per_candidate = any(not slot.per_query for slot in slots)
         self._max_candidates = settings.max_candidates
         self._max_timeout = from_seconds(settings.max_timeout_s)
@@ -154,12 +156,15 @@ class InferCodec:
 
     def _remember(self, inputs: bytes, known: _Known) -> None:
         """Keep what these inputs say; forget the oldest to make room."""
-        self._known[inputs] = known
-        self._known_bytes += len(inputs) + _KNOWN_EXTRA
-        while self._known_bytes > _KNOWN_BYTES:
-            oldest = next(iter(self._known))
-            del self._known[oldest]
-            self._known_bytes -= len(oldest) + _KNOWN_EXTRA
+        with self._remembering:
+            if inputs in self._known:
+                return
+            self._known[inputs] = known
+            self._known_bytes += len(inputs) + _KNOWN_EXTRA
+            while self._known_bytes > _KNOWN_BYTES:
+                oldest = next(iter(self._known))
+                del self._known[oldest]
+                self._known_bytes -= len(oldest) + _KNOWN_EXTRA
 
     def encode(self, call: InferCall, scores: NDArray[np.float32]) -> tuple[Headers, bytes]:
         """Return headers and body of the reply with these scores."""
@@ -320,8 +325,14 @@ def _check_binary(slot: Slot, tensor: _Tensor, size: int, left: int) -> None:
 def _from_json(slot: Slot, tensor: _Tensor) -> bytes:
     if not len(tensor.data):
         raise QueryError(f"input {slot.name!r} has neither data nor binary_data_size")
-    kind, dtype = (float, np.float32) if slot.type == "FP32" else (int, np.int64)
+    count = prod(tensor.shape)
     text = bytes(tensor.data)
+    # Rows may be empty, so there can be as many commas as rows beside those of the numbers.
+    if text.count(b",") > count + sum(tensor.shape[:1]):
+        raise QueryError(
+            f"input {slot.name!r}: data holds more than the {count} numbers of its shape"
+        )
+    kind, dtype = (float, np.float32) if slot.type == "FP32" else (int, np.int64)
     nested = slot.rank == 2 and text[1:].lstrip()[:1] == b"["
     try:
         values = _decoders[kind, nested].decode(text)

@@ -295,6 +295,9 @@ class App:
     async def _ready(self, _: Incoming) -> Reply:
         if self._draining:
             raise NotReadyError("the server is shutting down")
+        for endpoint in self._endpoints:
+            if not endpoint.alive:
+                raise NotReadyError(f"model {endpoint.model.name} lost a runner; a new one is made")
         return _json({"ready": True})
 
     async def _all_stats(self, _: Incoming) -> Reply:

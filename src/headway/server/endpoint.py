@@ -132,6 +132,11 @@ class Endpoint:
         call = await self._read(partial(self._rank.decode, body), len(body))
         return await self._answer(self._rank, call, arrived, receive)
 
+    @property
+    def alive(self) -> bool:
+        """Whether every worker can compute."""
+        return self._executor.alive
+
     def drain(self) -> None:
         """Refuse new queries; those accepted go on."""
         self._executor.drain()

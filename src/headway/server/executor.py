@@ -21,7 +21,6 @@ from headway.core import (
     OverloadedError,
     Piece,
     Query,
-    Runner,
     to_seconds,
 )
 from headway.scheduler import (
@@ -34,6 +33,7 @@ from headway.scheduler import (
     Scheduler,
     Work,
 )
+from headway.server.runners import RETRY_S, LiveRunner, live_runners
 from headway.server.settings import ServedModel
 
 _log = logging.getLogger("headway.server")
@@ -74,13 +74,13 @@ class Ticket:
         first, self._claimed = not self._claimed, True
         return first
 
-    def compute(self, runner: Runner) -> None:
+    def compute(self, runner: LiveRunner) -> None:
         """Run the query tower and let those who wait go on, also when it fails."""
         try:
             self._hidden = runner.query(self.query.context)
-        except Exception:  # noqa: BLE001 - fails this query only
+        except Exception as error:  # noqa: BLE001 - fails this query only
             self._failed = True
-            _log.exception("the query tower failed on query %r", self.query.id)
+            runner.failed(f"the query tower on query {self.query.id[:64]!r}", error)
         finally:
             if self._ready is not None:
                 self._ready.set()
@@ -127,10 +127,10 @@ class Executor:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = Ns(0)
         self.batch_sizes: dict[int, int] = {}
-        runners = _runners(model)
+        self._runners = live_runners(model, clock)
         self._threads = [
             threading.Thread(target=self._work, args=(i, r), name=f"{model.name}-{i}", daemon=True)
-            for i, r in enumerate(runners)
+            for i, r in enumerate(self._runners)
         ]
         for thread in self._threads:
             thread.start()
@@ -179,6 +179,11 @@ class Executor:
         with self._lock:
             return self._scheduler.load()
 
+    @property
+    def alive(self) -> bool:
+        """Whether every worker has a runner."""
+        return all(runner.alive for runner in self._runners)
+
     def drain(self) -> None:
         """Refuse new queries; those accepted go on."""
         with self._lock:
@@ -197,7 +202,7 @@ class Executor:
 
     # In the worker threads.
 
-    def _work(self, worker: int, runner: Runner) -> None:
+    def _work(self, worker: int, runner: LiveRunner) -> None:
         bell = threading.Lock()
         bell.acquire()
         try:
@@ -227,7 +232,8 @@ class Executor:
             self._wake_loop()
             if batch is not None or closing:
                 return batch
-            bell.acquire()
+            while not bell.acquire(timeout=-1 if self._runners[worker].alive else RETRY_S):
+                self._runners[worker].revive()
 
     def _batch(self, work: Work) -> _Batch:
         size = work.candidates
@@ -278,20 +284,7 @@ class Executor:
             self._arm(following, now)
 
 
-def _runners(model: ServedModel) -> list[Runner]:
-    """Return a runner for each worker; if one cannot be made, those made before are closed."""
-    runners: list[Runner] = []
-    try:
-        while len(runners) < model.plan.workers:
-            runners.append(model.new_runner())
-    except Exception:
-        for runner in runners:
-            runner.close()
-        raise
-    return runners
-
-
-def _run(runner: Runner, batch: _Batch) -> frozenset[int]:
+def _run(runner: LiveRunner, batch: _Batch) -> frozenset[int]:
     """Score a batch; return the queries that failed.
 
     All towers of this batch are computed before any other is waited for, so two workers never
@@ -315,15 +308,14 @@ def _run(runner: Runner, batch: _Batch) -> frozenset[int]:
     return frozenset(failed)
 
 
-def _score(runner: Runner, pieces: list[Piece], owners: list[int]) -> set[int]:
+def _score(runner: LiveRunner, pieces: list[Piece], owners: list[int]) -> set[int]:
     """Score pieces together; if that fails, one by one, so that only the culprit fails."""
     try:
         runner.candidates(pieces)
-    except Exception:  # noqa: BLE001 - fails the culprit only
+    except Exception as error:  # noqa: BLE001 - fails the culprit only
         if len(pieces) == 1:
-            _log.exception("the candidate tower failed")
+            runner.failed("the candidate tower", error)
             return {owners[0]}
-        _log.warning("a batch of %d pieces failed; scoring them one by one", len(pieces))
     else:
         return set()
     failed: set[int] = set()

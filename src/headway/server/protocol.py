@@ -58,10 +58,6 @@ class Protocol(HttpToolsProtocol):
         """Read; what has not arrived whole by then is left to uvicorn."""
         self._head.swallowed += len(data)
         super().data_received(data)
-        if self._head.swallowed > self._settings.max_head_bytes:
-            self.send_400_response("")
-        elif self._head.begun or (self._idle_since is None and not self.under_way):
-            self._head.await_one()
         if self._endpoint is not None:
             self._endpoint = None
             parts, self._parts = self._parts, []
@@ -69,6 +65,10 @@ class Protocol(HttpToolsProtocol):
                 self._begin_slowly()
                 for part in parts:
                     super().on_body(part)
+        if self._head.swallowed > self._settings.max_head_bytes:
+            self.send_400_response("")
+        elif self._head.begun or (self._idle_since is None and not self.under_way):
+            self._head.await_one()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; a call under way is cancelled."""

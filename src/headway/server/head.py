@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from headway.core import HeadwayError
-
-if TYPE_CHECKING:
-    from headway.server.protocol import Protocol
-    from headway.server.settings import ServerSettings
+from headway.server.settings import ServerSettings
 
 _PER_HEADER = 4
 
@@ -29,6 +26,22 @@ class HeadTimeoutError(HeadwayError):
     status = 408
 
 
+class Connection(Protocol):
+    """What a head must know of its connection."""
+
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a request that has begun is not answered yet."""
+        ...
+
+    def refuse(self, error: HeadwayError) -> None:
+        """Answer with an error and close."""
+        ...
+
+
 class Head:
     """The head of a connection's present request, counted and timed.
 
@@ -38,10 +51,10 @@ class Head:
             to itself until the header ends.
     """
 
-    __slots__ = ("_protocol", "_settings", "_since", "_timer", "_total", "begun", "swallowed")
+    __slots__ = ("_connection", "_settings", "_since", "_timer", "_total", "begun", "swallowed")
 
-    def __init__(self, protocol: Protocol, settings: ServerSettings) -> None:
-        self._protocol = protocol
+    def __init__(self, connection: Connection, settings: ServerSettings) -> None:
+        self._connection = connection
         self._settings = settings
         self._total = 0
         self._since: float | None = None
@@ -78,9 +91,9 @@ class Head:
 
     def await_one(self) -> None:
         """See to it that the connection ends if no whole head comes in time."""
-        if self._since is not None or self._protocol.transport.is_closing():
+        if self._since is not None or self._connection.transport.is_closing():
             return
-        self._since = self._protocol.loop.time()
+        self._since = self._connection.loop.time()
         if self._timer is None:
             self._wake_after(self._settings.head_timeout_s)
 
@@ -92,20 +105,22 @@ class Head:
             self._timer = None
 
     def _wake_after(self, seconds: float) -> None:
-        self._timer = self._protocol.loop.call_later(seconds, self._look)
+        self._timer = self._connection.loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        if self._since is None or self._protocol.transport.is_closing():
+        if self._since is None or self._connection.transport.is_closing():
             return
         limit = self._settings.head_timeout_s
-        left = self._since + limit - self._protocol.loop.time()
+        left = self._since + limit - self._connection.loop.time()
         if left > 0:
             self._wake_after(left)
-        elif self._protocol.under_way:
+        elif self._connection.under_way:
             # It is we who do not go on reading.
             self._wake_after(limit)
         elif self.begun:
-            self._protocol.refuse(HeadTimeoutError(f"the headers did not come within {limit:g} s"))
+            self._connection.refuse(
+                HeadTimeoutError(f"the headers did not come within {limit:g} s")
+            )
         else:
-            self._protocol.transport.close()
+            self._connection.transport.close()

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -61,6 +62,14 @@ def machine_facts(root: Path = _ROOT) -> MachineFacts:
         memory_bytes=_memory_bytes(root),
         huge_pages=_chosen(_read(root / "sys/kernel/mm/transparent_hugepage/enabled")),
     )
+
+
+@cache
+def saturates_int8() -> bool:
+    """Whether sums of int8 products can overflow here: an x86 processor without VNNI."""
+    facts = machine_facts()
+    x86 = facts.architecture in {"x86_64", "AMD64"}
+    return x86 and not {"avx512_vnni", "avx_vnni"} & set(facts.vector_features)
 
 
 def usable_cores(root: Path = _ROOT) -> int:

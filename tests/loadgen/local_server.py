@@ -105,10 +105,14 @@ class LocalServer:
         self._ready.set()
         await self._over.wait()
         server.close()
-        tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-        for task in tasks:
+        # The loop's own tasks are connections just being accepted; cancelled, they would be lost.
+        for _ in range(4):  # an accept that was already due begins its task only now
+            await asyncio.sleep(0)
+            others = asyncio.all_tasks() - self._tasks - {asyncio.current_task()}
+            await asyncio.gather(*others, return_exceptions=True)
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         # A task that never began closes nothing, and a closed writer still needs the loop.
         for writer in self._writers:
             writer.close()

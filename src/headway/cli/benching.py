@@ -66,8 +66,10 @@ def run_bench(target: str, model: str | None, settings: BenchSettings, terminal:
         with terminal.step("measuring the harness itself"):
             harness = measure_harness(settings.seed)
         bench = Bench(url, name, run)
-        report, samples = _measure(bench, settings, terminal)
-    report = msgspec.structs.replace(report, url=url, model=name, harness=harness)
+        nothing = BenchReport(
+            url=url, model=name, sla=str(settings.sla), met=False, harness=harness, points=[]
+        )
+        report, samples = _measure(bench, settings, terminal, nothing)
     if settings.report is not None:
         settings.report.write_text(build_bench(report, settings.sla, samples))
     _show(report, settings, terminal)
@@ -75,12 +77,10 @@ def run_bench(target: str, model: str | None, settings: BenchSettings, terminal:
 
 
 def _measure(
-    bench: Bench, settings: BenchSettings, terminal: Terminal
+    bench: Bench, settings: BenchSettings, terminal: Terminal, report: BenchReport
 ) -> tuple[BenchReport, NDArray[np.float64]]:
-    """Return what one rate, or the search, gave; and the latencies of one run in ms."""
+    """Return the report with what one rate, or the search, gave; and one run's latencies in ms."""
     sla = settings.sla
-    empty = Harness(rate_qps=0, null_p50_ms=0, null_p99_ms=0, lag_p99_ms=0)
-    report = BenchReport(url="", model="", sla=str(sla), met=False, harness=empty, points=[])
     replace = msgspec.structs.replace
     if settings.rate is not None:
         with terminal.step(f"firing {settings.rate:g} queries/s"):

@@ -37,6 +37,7 @@ class Layout:
     outputs: tuple[str, ...] = ("output",)
     lookups: tuple[Lookup, ...] = ()
     embedded_width: int = 0
+    per_query: bool = False
 
 
 def sum_of(layout: Layout, *names: str, shapes: dict[str, list[object]]) -> Tower:
@@ -159,3 +160,23 @@ def test_output_of_the_wrong_width_is_refused() -> None:
     runner = CompiledModel(schema, {}, None, tower).runner()
     with pytest.raises(BundleError, match=r"\(4, 1\) for 4 rows"):
         raw_outputs(runner, [Query("", {}, {"a": np.zeros((4, 1), np.float32)}, 4)], 2)
+
+
+def test_tower_for_one_query_at_a_time_never_sees_two() -> None:
+    schema = Schema(
+        features=(Dense(name="a", scope=Q), Dense(name="b", scope=C)), tables=(), tasks=(Task(),)
+    )
+    query = sum_of(Layout(("dense.a",), ("hidden.0",)), "dense.a", shapes={"dense.a": ["rows", 1]})
+    candidate = sum_of(
+        Layout(("hidden.0", "dense.b"), per_query=True),
+        *("hidden.0", "dense.b"),
+        shapes={"hidden.0": [1, 1], "dense.b": ["rows", 1]},
+    )
+    runner = CompiledModel(schema, {}, query, candidate).runner()
+    rng = np.random.default_rng(0)
+    queries = [
+        Query("", {"a": rng.random((1, 1), np.float32)}, {"b": rng.random((n, 1), np.float32)}, n)
+        for n in (3, 0, 5)
+    ]
+    for one, found in zip(queries, raw_outputs(runner, queries, 1), strict=True):
+        np.testing.assert_array_equal(found, one.context["a"] + one.candidates["b"])

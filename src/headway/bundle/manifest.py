@@ -62,6 +62,8 @@ class TowerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ``dense.F``: float32 ``[rows, width]`` of dense feature F.
         ``hidden.I``: the query tower's I-th output, ``[queries, ...]``; candidate tower only.
         ``row_to_query``: int64 ``[rows]``; candidate tower only.
+    A tower that is ``per_query`` takes candidates of one query at a time: ``hidden.I`` has that
+    query's row alone, and there is no ``row_to_query``.
     Outputs: ``hidden.0``, ``hidden.1`` ... of the query tower; ``output``, float32
     ``[rows, tasks]``, of the candidate tower.
     """
@@ -72,6 +74,7 @@ class TowerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     outputs: tuple[str, ...]
     lookups: tuple[Lookup, ...]
     embedded_width: int
+    per_query: bool = False
 
 
 class GuardEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

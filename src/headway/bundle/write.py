@@ -54,6 +54,7 @@ class TowerPart:
     outputs: tuple[str, ...]
     lookups: tuple[Lookup, ...] = ()
     embedded_width: int = 0
+    per_query: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -245,6 +246,7 @@ def _write_tower(work: Path, name: str, part: TowerPart, files: list[FileEntry])
         outputs=part.outputs,
         lookups=part.lookups,
         embedded_width=part.embedded_width,
+        per_query=part.per_query,
     )
 
 

@@ -234,6 +234,7 @@ def _part(
         outputs=tower.outputs,
         lookups=tower.lookups,
         embedded_width=tower.embedded_width,
+        per_query=tower.per_query,
     )
 
 

@@ -103,8 +103,19 @@ class CompiledRunner:
     def candidates(self, pieces: Sequence[Piece]) -> None:
         """Score the pieces in one run of the candidate tower, into their slots."""
         pieces = [piece for piece in pieces if piece.stop > piece.start]
-        if not pieces:
-            return
+        for batch in self._batches(pieces):
+            self._score(batch)
+
+    def _batches(self, pieces: Sequence[Piece]) -> list[Sequence[Piece]]:
+        """Return what may be scored together: all, or in a tower for one query only each query."""
+        if not pieces or not self._stages[Scope.CANDIDATE].per_query:
+            return [pieces] if pieces else []
+        batches: dict[int, list[Piece]] = {}
+        for piece in pieces:
+            batches.setdefault(id(piece.hidden), []).append(piece)
+        return list(batches.values())
+
+    def _score(self, pieces: Sequence[Piece]) -> None:
         parts = [(piece.candidates, piece.start, piece.stop) for piece in pieces]
         bounds = [0, *accumulate(piece.stop - piece.start for piece in pieces)]
         stage = self._stages[Scope.CANDIDATE]
@@ -127,6 +138,7 @@ class _Stage:
         self, model: CompiledModel, scope: Scope, layout: TowerLayout, session: ort.InferenceSession
     ) -> None:
         self.shared = _Shared(layout.inputs)
+        self.per_query = layout.per_query
         self._outputs = list(layout.outputs)
         self._run = session.run
         self._gather = Gather(model.schema, scope, model.tables, layout)

@@ -89,6 +89,8 @@ class TowerLayout(Protocol):
     def lookups(self) -> Sequence[LookupLayout]: ...  # noqa: D102
     @property
     def embedded_width(self) -> int: ...  # noqa: D102
+    @property
+    def per_query(self) -> bool: ...  # noqa: D102
 
 
 class Gather:

@@ -26,6 +26,7 @@ class Tower:
         outputs: names as in ``TowerEntry``.
         lookups: what the columns of the input ``embedded`` hold, in order.
         embedded_width: columns of ``embedded``.
+        per_query: whether one run takes candidates of one query only.
     """
 
     module: fx.GraphModule
@@ -33,6 +34,7 @@ class Tower:
     outputs: tuple[str, ...]
     lookups: tuple[Lookup, ...]
     embedded_width: int
+    per_query: bool = False
 
 
 def finish(tower: TowerBuilder, outputs: tuple[str, ...], tables: dict[str, str]) -> Tower:

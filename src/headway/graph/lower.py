@@ -35,6 +35,7 @@ class TowerGraph:
     outputs: tuple[str, ...]
     lookups: tuple[Lookup, ...]
     embedded_width: int
+    per_query: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +82,7 @@ def _tower(tower: Tower, scope: str) -> TowerGraph:
         tower.outputs,
         tower.lookups,
         tower.embedded_width,
+        tower.per_query,
     )
 
 

@@ -4,7 +4,7 @@ from headway.engine.compiled import CompiledModel, CompiledRunner, Tower
 from headway.engine.latency import Samples, compare_latency, measure_latency
 from headway.engine.loading import LoadedModel, TablePlacement, load, load_model
 from headway.engine.machine import MachineFacts, machine_facts, usable_cores
-from headway.engine.ranker import Ranker, apply_link, raw_outputs
+from headway.engine.ranker import Ranker, Ranking, apply_link, raw_outputs
 from headway.engine.tables import LookupLayout, TableRecords, TowerLayout
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "LookupLayout",
     "MachineFacts",
     "Ranker",
+    "Ranking",
     "Samples",
     "TablePlacement",
     "TableRecords",

@@ -86,7 +86,9 @@ def load(path: str | Path) -> Ranker:
         BundleError: as ``load_model``.
     """
     loaded = load_model(path)
-    return Ranker(loaded.manifest.schema, loaded.runner())
+    raw = loaded.transforms_json
+    transforms = None if raw is None else Transforms.from_json(raw)
+    return Ranker(loaded.manifest.schema, loaded.runner(), transforms)
 
 
 def _records(bundle: Bundle, name: str, placement: TablePlacement) -> TableRecords:

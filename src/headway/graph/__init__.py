@@ -10,21 +10,28 @@ if find_spec("onnx") is None or find_spec("onnxscript") is None:
     raise MissingDependencyError("onnxscript", "optimize", "writing a model as ONNX")
 
 from headway.graph.capture import Captured, Part, PartKind, capture
+from headway.graph.explain import Explanation, NodeCost, explain
 from headway.graph.golden import example_columns, golden_queries
 from headway.graph.layout import Tower
 from headway.graph.lower import Lowered, TowerGraph, lower
 from headway.graph.partition import Partition, partition
+from headway.graph.rewrites import ALL, Rewrite
 
 __all__ = [
+    "ALL",
     "Captured",
+    "Explanation",
     "Lowered",
+    "NodeCost",
     "Part",
     "PartKind",
     "Partition",
+    "Rewrite",
     "Tower",
     "TowerGraph",
     "capture",
     "example_columns",
+    "explain",
     "golden_queries",
     "lower",
     "partition",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -12,7 +12,19 @@ from torch import SymInt, Tensor, fx
 from headway.core import Bag, CaptureError, IdFeature, Pooling, Schema, Scope, Sequence
 from headway.graph.capture import Captured, PartKind
 from headway.graph.layout import LOOKUP, Tower, finish
-from headway.graph.scope import Blocks, Constant, Form, Ids, PerTower, Whole, scope_of, widest
+from headway.graph.rewrites import ALL, Rewrite
+from headway.graph.scope import (
+    Blocks,
+    Constant,
+    Decision,
+    Form,
+    Ids,
+    PerTower,
+    Whole,
+    is_mixed,
+    scope_of,
+    widest,
+)
 from headway.graph.simplify import aten, value_of, where
 from headway.graph.split import RULES
 from headway.graph.towers import Towers, misused
@@ -36,6 +48,8 @@ class Partition:
         tables: the model's parameter of each schema table that is looked up.
         schema: of the model.
         notes: what was hoisted, what stopped and what the model ignores, as sentences.
+        decisions: what became of each captured node, by its name.
+        rewrites: those that were allowed.
     """
 
     query: Tower | None
@@ -43,6 +57,8 @@ class Partition:
     tables: dict[str, Tensor]
     schema: Schema
     notes: tuple[str, ...]
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    rewrites: frozenset[Rewrite] = ALL
 
 
 def partition(captured: Captured) -> Partition:
@@ -67,6 +83,7 @@ class _Interpreter:
         self.graph = captured.module.graph
         self.tables: dict[str, Constant] = {}
         self.towers = Towers(*_row_context(captured))
+        self.decisions: dict[str, Decision] = {}
 
     def run(self) -> Partition:
         """Return the finished partition."""
@@ -74,7 +91,9 @@ class _Interpreter:
         for node in self.graph.nodes:
             if node.op == "output":
                 return self._finish(forms[cast("fx.Node", node.args[0])], node)
+            self.towers.begin(node)
             forms[node] = self._form(node)
+            self.decisions[node.name] = Decision(_scope_name(forms[node]))
         raise CaptureError("the captured graph has no output; capture the model again")
 
     def _form(self, node: fx.Node) -> Form:
@@ -204,7 +223,14 @@ class _Interpreter:
             query = finish(towers.query, names, looked_up)
         tables = {name: form.value for name, form in self.tables.items()}
         notes = (*towers.notes, *(f"ignored: {text}" for text in self.captured.warnings))
-        return Partition(query, candidate, tables, self.captured.schema, notes)
+        return Partition(query, candidate, tables, self.captured.schema, notes, self.decisions)
+
+
+def _scope_name(form: Form) -> str:
+    if is_mixed(form):
+        return "mixed"
+    scope = scope_of(form)
+    return scope.value if scope else "constant"
 
 
 def _check_all_used(schema: Schema, looked_up: set[str]) -> None:

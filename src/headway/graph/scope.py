@@ -83,3 +83,18 @@ def is_mixed(form: Form) -> bool:
         return False
     scopes = {scope_of(part) for part in form.parts}
     return {Scope.QUERY, Scope.CANDIDATE} <= scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of a captured node.
+
+    Attributes:
+        scope: ``query``, ``candidate``, ``mixed`` or ``constant``.
+        rewrite: the ``Rewrite`` that moved work away from it; may be empty.
+        stopped: why its work stays with the candidates; may be empty.
+    """
+
+    scope: str
+    rewrite: str = ""
+    stopped: str = ""

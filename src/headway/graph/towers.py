@@ -12,6 +12,8 @@ from headway.graph.scope import Blocks, Constant, Form, Ids, PerTower, Whole
 from headway.graph.simplify import aten, emit, where
 
 ROW_TO_QUERY = "row_to_query"
+ORIGIN = "origin"
+"""Key of a tower node's ``meta``: the captured node that it was made for."""
 
 
 class TowerBuilder:
@@ -22,6 +24,7 @@ class TowerBuilder:
         self.graph = fx.Graph()
         self.root = nn.Module()
         self.inputs: dict[str, fx.Node] = {}
+        self.origin = ""
         self._constants: dict[int, tuple[fx.Node, Tensor]] = {}
         self._last_input: fx.Node | None = None
         self._rows: fx.Node | None = None
@@ -53,12 +56,14 @@ class TowerBuilder:
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Append an operation."""
-        return emit(self.graph, target, *args, **kwargs)
+        made = emit(self.graph, target, *args, **kwargs)
+        made.meta[ORIGIN] = self.origin
+        return made
 
     def copy(self, node: fx.Node, args: Any, kwargs: Any) -> fx.Node:
         """Append the operation of another graph's node; its shapes and place stay true."""
         made = self.graph.call_function(cast("Any", node.target), args, kwargs)
-        made.meta = dict(node.meta)
+        made.meta = {**node.meta, ORIGIN: self.origin}
         return made
 
     def rows(self, value: SymInt) -> fx.Node:
@@ -106,6 +111,10 @@ class Towers:
     def of(self, scope: Scope) -> TowerBuilder:
         """Return the tower of a scope."""
         return self.query if scope is Scope.QUERY else self.candidate
+
+    def begin(self, node: fx.Node) -> None:
+        """Say which captured node the operations to come are for."""
+        self.query.origin = self.candidate.origin = node.name
 
     def node(self, form: Form, scope: Scope, like: fx.Node) -> Any:
         """Return the node (or number) that has the value in a tower, computing what it lacks.

@@ -14,12 +14,12 @@ from headway.bundle import BundleParts, Choice, Golden, GuardEntry, Provenance
 from headway.compress.checks import data_warnings, score_warnings
 from headway.compress.choose import Scored, errors, measure, rank, try_compositions
 from headway.compress.composition import Composition, build_compositions
+from headway.compress.proof import change_on, check_equal, record_golden
 from headway.compress.rows import sample_rows, score_dataset
 from headway.compress.settings import OptimizeSettings
 from headway.compress.verdict import Judge, Step, explained, steps, take
-from headway.core import CaptureError, Clock, MissingDependencyError, NotProvenError, Query, Schema
+from headway.core import Clock, MissingDependencyError, NotProvenError, Query, Schema
 from headway.data import Dataset
-from headway.engine import raw_outputs
 
 if find_spec("torch") is None:
     raise MissingDependencyError("torch", "optimize", "optimising a model")
@@ -41,9 +41,6 @@ STAGES = (
     "judging",
     "recording golden queries",
 )
-_GOLDEN_NOISE = {"f32": 1e-4, "int8": 1e-2, "int8-dynamic": 1e-2}
-"""Accepted change at replay as a share of the outputs' spread: another machine sums in another
-order, and a sum that falls on the edge of an int8 step then changes by that step."""
 
 
 class _ToJson(Protocol):
@@ -206,7 +203,7 @@ def optimize_model(
     choices = explained(trials, judged, court)
     shown = steps(trials, judged, court)
     tell()
-    golden, tolerance = _golden(taken.composition, questions, float(choose.raw.std()))
+    golden, tolerance = record_golden(taken.composition, questions, float(choose.raw.std()))
     return OptimizeResult(
         parts=_parts(job, taken.composition, golden, tolerance, (shown[-1].guard, choices)),
         guard=shown[-1].guard,
@@ -255,32 +252,16 @@ def _prove_equal(
     settings: OptimizeSettings,
 ) -> float:
     """Return the largest change of any output in f32, as a share of the outputs' spread."""
-    runner, tasks = exact.model.runner(), len(choose.rows.schema.tasks)
-    pairs = [
-        (raw_outputs(runner, [q], tasks)[0], raw_outputs(eager, [q], tasks)[0]) for q in questions
-    ]
-    on_golden, _ = errors(
-        np.concatenate([found for found, _ in pairs]), np.concatenate([raw for _, raw in pairs])
-    )
+    runner = exact.model.runner()
+    on_golden, _ = change_on(runner, eager, questions, len(choose.rows.schema.tasks))
     on_rows, _ = errors(score_dataset(runner, choose.rows), choose.raw)
     equality = max(on_golden, on_rows)
-    if not equality <= settings.equality_limit:
-        raise CaptureError(
-            f"the f32 towers differ from the model by {equality:.2g} of the outputs' spread, "
-            f"accepted are {settings.equality_limit:.2g}; raise optimize.equality_limit if the "
-            "model is known to be sensitive to float32 rounding, else report this as a bug"
-        )
+    remedy = (
+        "raise optimize.equality_limit if the model is known to be sensitive to float32 rounding, "
+        "else report this as a bug"
+    )
+    check_equal(equality, settings.equality_limit, remedy)
     return equality
-
-
-def _golden(
-    composition: Composition, questions: Sequence[Query], spread: float
-) -> tuple[tuple[Golden, ...], float]:
-    """Return the queries with this composition's outputs, and the tolerance at replay."""
-    runner, tasks = composition.model.runner(), len(composition.model.schema.tasks)
-    golden = tuple((q, raw_outputs(runner, [q], tasks)[0]) for q in questions)
-    widest = float(np.concatenate([raw for _, raw in golden]).std())
-    return golden, _GOLDEN_NOISE[composition.dense] * max(spread, widest, 1e-6)
 
 
 def _parts(

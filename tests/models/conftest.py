@@ -21,7 +21,16 @@ from headway.core import (
     Task,
 )
 from headway.data import Dataset
-from headway.models import DinSettings, DlrmSettings, ModelSettings, WideDeepSettings
+from headway.models import (
+    DcnV2Settings,
+    DienSettings,
+    DinSettings,
+    DlrmSettings,
+    ModelSettings,
+    MtWideDeepSettings,
+    NcfSettings,
+    WideDeepSettings,
+)
 
 ITEMS, USERS, GENRES = 40, 30, 8
 
@@ -30,6 +39,10 @@ SETTINGS: dict[str, ModelSettings] = {
     "dlrm_dot": DlrmSettings(bottom_mlp=(16, 8), predict_mlp=(32,), interaction="dot"),
     "wide_deep": WideDeepSettings(deep_mlp=(32, 16), dropout=0.1),
     "din": DinSettings(attention_mlp=(16,), predict_mlp=(32,), activation="prelu"),
+    "dien": DienSettings(hidden=12, predict_mlp=(32,)),
+    "ncf": NcfSettings(factors=("user", "item"), mlp=(32, 16), predict_mlp=(16,), dropout=0.1),
+    "mt_wide_deep": MtWideDeepSettings(shared_mlp=(32,), task_mlp=(16,), dropout=0.1),
+    "dcn_v2": DcnV2Settings(bottom_mlp=(16, 8), cross_layers=2, cross_rank=4, predict_mlp=(32,)),
 }
 
 

@@ -1,4 +1,4 @@
-"""DLRM, Wide & Deep and DIN built from a schema, and one training recipe for all."""
+"""The zoo, built from a schema, with its presets and costs, and one training recipe for all."""
 
 from importlib.util import find_spec
 
@@ -10,9 +10,13 @@ if find_spec("torch") is None:
 from headway.models.batches import batch_features, predict
 from headway.models.build import ModelSettings, build_model
 from headway.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from headway.models.dcn_v2 import DcnV2Settings
+from headway.models.dien import DienSettings
 from headway.models.din import DinSettings
 from headway.models.dlrm import DlrmSettings
 from headway.models.layers import RankingModel
+from headway.models.mt_wide_deep import MtWideDeepSettings
+from headway.models.ncf import NcfSettings
 from headway.models.train import (
     Epoch,
     TrainProgress,
@@ -24,10 +28,14 @@ from headway.models.wide_deep import WideDeepSettings
 
 __all__ = [
     "Checkpoint",
+    "DcnV2Settings",
+    "DienSettings",
     "DinSettings",
     "DlrmSettings",
     "Epoch",
     "ModelSettings",
+    "MtWideDeepSettings",
+    "NcfSettings",
     "RankingModel",
     "TrainProgress",
     "TrainResult",

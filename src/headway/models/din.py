@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
-from headway.core import Dense, Schema, Scope, Sequence, Sparse, UsageError
+from headway.core import Schema
+from headway.models.attention import AttentionUnit, attended_by
 from headway.models.dlrm import Rate, Width
-from headway.models.layers import FeatureTensors, RankingModel, head, perceptron, width_of
+from headway.models.layers import FeatureTensors, RankingModel, head, width_of
 
 
 class DinSettings(
@@ -37,64 +38,34 @@ class DinSettings(
 
 
 class Din(RankingModel):
-    """Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", 2018, section 4.3.
+    """Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", 2018, section 4.
 
-    Each sequence is attended to by the first candidate-level sparse feature of its table. The
-    weights are not normalised, so that their sum tells how strong an interest is.
+    Each sequence is attended to by the first candidate-level sparse feature of its table.
     """
 
     def __init__(self, settings: DinSettings, schema: Schema) -> None:
         super().__init__(schema)
-        self.attending = _pair(schema)
+        self.attending = attended_by("din", schema)
         self.attention = nn.ModuleDict()
-        for name in self.attending:
-            dim = schema.table(cast("Sequence", schema.feature(name)).table).dim
-            hidden = settings.attention_mlp
-            self.attention[f"unit_{name}"] = nn.Sequential(
-                *perceptron(4 * dim, hidden, activation=settings.activation),
-                nn.Linear(hidden[-1] if hidden else 4 * dim, 1),
+        for name, item in self.attending.items():
+            dim = schema.table(item.table).dim
+            self.attention[f"unit_{name}"] = AttentionUnit(
+                dim, settings.attention_mlp, settings.activation
             )
         width = sum(width_of(f, schema) for f in schema.features)
         self.predict = head(width, settings.predict_mlp, len(schema.tasks), settings.dropout)
 
     def forward(self, features: FeatureTensors) -> Tensor:
         """Return raw outputs, float32 ``[rows, tasks]``."""
-        parts: list[Tensor] = []
-        for feature in self.schema.features:
-            value = features[feature.name]
-            if isinstance(feature, Dense):
-                parts.append(cast("Tensor", value))
-            elif isinstance(feature, Sequence):
-                parts.append(self._interest(feature, features))
-            else:
-                parts.append(self.vector(feature, value))
-        output: Tensor = self.predict(torch.cat(parts, dim=1))
+        interests = {name: self._interest(name, features) for name in self.attending}
+        output: Tensor = self.predict(torch.cat(self.parts(features, interests), dim=1))
         return output
 
-    def _interest(self, sequence: Sequence, features: FeatureTensors) -> Tensor:
+    def _interest(self, name: str, features: FeatureTensors) -> Tensor:
         """Return the weighted sum of a sequence's embeddings, ``[rows, dim]``."""
-        ids, mask = features[sequence.name]
-        item = self.attending[sequence.name]
-        history = self.rows(sequence, ids)
-        candidate = self.vector(item, features[item.name]).unsqueeze(1).expand_as(history)
-        pairs = [history, candidate, history - candidate, history * candidate]
-        scores: Tensor = self.attention[f"unit_{sequence.name}"](torch.cat(pairs, dim=2))
-        weights = scores.squeeze(2) * mask
-        return torch.bmm(weights.unsqueeze(1), history).squeeze(1)
-
-
-def _pair(schema: Schema) -> dict[str, Sparse]:
-    """Return for each sequence the candidate-level sparse feature that attends to it."""
-    pairs: dict[str, Sparse] = {}
-    candidates = [f for f in schema.of_scope(Scope.CANDIDATE) if isinstance(f, Sparse)]
-    for sequence in (f for f in schema.features if isinstance(f, Sequence)):
-        partners = [f for f in candidates if f.table == sequence.table]
-        if not partners:
-            raise UsageError(
-                f"din needs a candidate-level sparse feature of the table {sequence.table!r} to "
-                f"attend to the sequence {sequence.name!r}; there are {[f.name for f in candidates]}"
-            )
-        pairs[sequence.name] = partners[0]
-    if not pairs:
-        raise UsageError("din needs a sequence feature; declare one or use the model dlrm")
-    return pairs
+        ids, mask = features[name]
+        item = self.attending[name]
+        # Both share the item's table.
+        history, candidate = self.rows(item, ids), self.vector(item, features[item.name])
+        interest: Tensor = self.attention[f"unit_{name}"](history, candidate, mask)
+        return interest

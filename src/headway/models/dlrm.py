@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 import msgspec
 import torch
 from msgspec import Meta
-from torch import Tensor, nn
+from torch import Tensor
 
-from headway.core import Schema, Scope, UsageError
-from headway.models.layers import FeatureTensors, RankingModel, head, perceptron
+from headway.core import Schema, UsageError
+from headway.models.layers import BottomMlps, FeatureTensors, RankingModel, head
 
 Width = Annotated[int, Meta(ge=1, le=65_536)]
 Rate = Annotated[float, Meta(ge=0.0, lt=1.0)]
@@ -46,11 +46,7 @@ class Dlrm(RankingModel):
     def __init__(self, settings: DlrmSettings, schema: Schema) -> None:
         super().__init__(schema)
         self.interaction = settings.interaction
-        self.bottom = nn.ModuleDict()
-        for scope in Scope:
-            width = sum(f.width for f in schema.dense_features(scope))
-            if width:
-                self.bottom[scope.value] = perceptron(width, settings.bottom_mlp)
+        self.bottom = BottomMlps(schema, settings.bottom_mlp)
         bottom_width = settings.bottom_mlp[-1]
         dims = [bottom_width] * len(self.bottom)
         dims += [schema.table(f.table).dim for f in schema.id_features()]
@@ -62,10 +58,7 @@ class Dlrm(RankingModel):
 
     def forward(self, features: FeatureTensors) -> Tensor:
         """Return raw outputs, float32 ``[rows, tasks]``."""
-        bottoms = [
-            mlp(torch.cat(self.dense(features, Scope(scope)), dim=1))
-            for scope, mlp in self.bottom.items()
-        ]
+        bottoms: list[Tensor] = self.bottom(features)
         vectors = bottoms + self.vectors(features)
         if self.interaction == "dot":
             vectors = [*bottoms, *_dots(vectors)]

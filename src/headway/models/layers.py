@@ -48,13 +48,23 @@ class RankingModel(nn.Module):
         total = torch.bmm(mask.unsqueeze(1), self.rows(feature, ids)).squeeze(1)
         return total / mask.sum(1, keepdim=True).clamp(min=1.0)
 
-    def dense(self, features: FeatureTensors, scope: Scope) -> list[Tensor]:
-        """Return the dense inputs of a scope, in the schema's order."""
-        return [cast("Tensor", features[f.name]) for f in self.schema.dense_features(scope)]
-
     def vectors(self, features: FeatureTensors) -> list[Tensor]:
         """Return one vector a row for each feature with ids, in the schema's order."""
         return [self.vector(f, features[f.name]) for f in self.schema.id_features()]
+
+    def parts(
+        self, features: FeatureTensors, known: Mapping[str, Tensor] | None = None
+    ) -> list[Tensor]:
+        """Return ``[rows, width]`` for each feature in the schema's order, as it is or as ``known``."""
+        known = known or {}
+        return [
+            known[f.name]
+            if f.name in known
+            else cast("Tensor", features[f.name])
+            if isinstance(f, Dense)
+            else self.vector(f, features[f.name])
+            for f in self.schema.features
+        ]
 
     def _pool(self, bag: Bag, values: Tensor, offsets: Tensor) -> Tensor:
         table = self.table(bag.table)
@@ -66,6 +76,30 @@ class RankingModel(nn.Module):
             sparse=table.sparse and self.training,
             include_last_offset=True,
         )
+
+
+class BottomMlps(nn.ModuleDict):
+    """One perceptron over the dense features of each scope that has any.
+
+    Scopes do not share one, so that the query's runs once per query.
+    """
+
+    def __init__(self, schema: Schema, widths: Sequence[int]) -> None:
+        super().__init__()
+        self._names = {
+            scope.value: [f.name for f in schema.dense_features(scope)] for scope in Scope
+        }
+        for scope in Scope:
+            width = sum(f.width for f in schema.dense_features(scope))
+            if width:
+                self[scope.value] = perceptron(width, widths)
+
+    def forward(self, features: FeatureTensors) -> list[Tensor]:
+        """Return one output ``[rows, last width]`` per scope."""
+        return [
+            mlp(torch.cat([cast("Tensor", features[n]) for n in self._names[scope]], dim=1))
+            for scope, mlp in self.items()
+        ]
 
 
 def table_key(name: str) -> str:

@@ -6,7 +6,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from headway.core import Dense, Schema
+from headway.core import Schema
 from headway.models.dlrm import Rate, Width
 from headway.models.layers import FeatureTensors, RankingModel, head, width_of
 
@@ -45,10 +45,6 @@ class WideDeep(RankingModel):
 
     def forward(self, features: FeatureTensors) -> Tensor:
         """Return raw outputs, float32 ``[rows, tasks]``."""
-        parts = [
-            features[f.name] if isinstance(f, Dense) else self.vector(f, features[f.name])
-            for f in self.schema.features
-        ]
-        together = torch.cat([p for p in parts if isinstance(p, Tensor)], dim=1)
+        together = torch.cat(self.parts(features), dim=1)
         output: Tensor = self.wide(together) + self.deep(together)
         return output

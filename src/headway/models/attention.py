@@ -1,0 +1,89 @@
+"""How a history is weighed by the candidate: DIN's attention unit, DIEN's softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+
+import torch
+from torch import Tensor, nn
+
+from headway.core import Schema, Scope, Sequence, Sparse, UsageError
+from headway.models.layers import perceptron
+
+_FAR_BELOW = 1e9
+"""Taken from the score of padding before a softmax; finite, so that an empty history is no NaN."""
+
+
+class AttentionUnit(nn.Module):
+    """Zhou et al., "Deep Interest Network", 2018, section 4.3: a sum of weighted positions.
+
+    The weights are not normalised, so that their sum tells how strong an interest is.
+    """
+
+    def __init__(self, dim: int, hidden: Many[int], activation: str) -> None:
+        super().__init__()
+        last = hidden[-1] if hidden else 4 * dim
+        self.score = nn.Sequential(
+            *perceptron(4 * dim, hidden, activation=activation), nn.Linear(last, 1)
+        )
+
+    def forward(self, history: Tensor, candidate: Tensor, mask: Tensor) -> Tensor:
+        """Return the interest ``[rows, dim]`` in a candidate.
+
+        Args:
+            history: float32 ``[rows, length, dim]``.
+            candidate: float32 ``[rows, dim]``.
+            mask: float32 ``[rows, length]``, 1 where there is an id.
+        """
+        wide = candidate.unsqueeze(1).expand_as(history)
+        pairs = torch.cat([history, wide, history - wide, history * wide], dim=2)
+        scores: Tensor = self.score(pairs)
+        weights = scores.squeeze(2) * mask
+        return torch.bmm(weights.unsqueeze(1), history).squeeze(1)
+
+
+class InterestAttention(nn.Module):
+    """Zhou et al., "Deep Interest Evolution Network", 2019, equation 8: ``softmax(h W e)``."""
+
+    def __init__(self, hidden: int, dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, states: Tensor, candidate: Tensor, mask: Tensor) -> Tensor:
+        """Return weights ``[rows, length]`` that sum to 1 over a history, all 0 for an empty one.
+
+        Args:
+            states: float32 ``[rows, length, hidden]``.
+            candidate: float32 ``[rows, dim]``.
+            mask: float32 ``[rows, length]``, 1 where there is an id.
+        """
+        scores = torch.bmm(self.project(states), candidate.unsqueeze(2)).squeeze(2)
+        return torch.softmax(scores + (mask - 1.0) * _FAR_BELOW, dim=1) * mask
+
+
+def attended_by(model: str, schema: Schema) -> dict[str, Sparse]:
+    """Return for each sequence the first candidate-level sparse feature of its table.
+
+    Args:
+        model: for the message.
+        schema: of the model.
+
+    Raises:
+        UsageError: if there is no sequence, or one that nothing can attend to.
+    """
+    pairs: dict[str, Sparse] = {}
+    candidates = [f for f in schema.of_scope(Scope.CANDIDATE) if isinstance(f, Sparse)]
+    for sequence in (f for f in schema.features if isinstance(f, Sequence)):
+        partners = [f for f in candidates if f.table == sequence.table]
+        if not partners:
+            raise UsageError(
+                f"{model} needs a candidate-level sparse feature of the table {sequence.table!r} "
+                f"to attend to the sequence {sequence.name!r}; there are "
+                f"{[f.name for f in candidates]}"
+            )
+        pairs[sequence.name] = partners[0]
+    if not pairs:
+        raise UsageError(
+            f"{model} needs a sequence feature; declare one or use the model wide_deep"
+        )
+    return pairs

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headway.engine import Ranker, load
+    from headway.compress import CompileReport
+    from headway.compress import compile_model as compile
+    from headway.engine import Ranker, Ranking, load
 
 __version__ = "0.1.0"
-__all__ = ["Ranker", "__version__", "load"]
+__all__ = ["CompileReport", "Ranker", "Ranking", "__version__", "compile", "load"]
+_HOMES = {
+    "CompileReport": ("headway.compress", "CompileReport"),
+    "compile": ("headway.compress", "compile_model"),
+    "Ranker": ("headway.engine", "Ranker"),
+    "Ranking": ("headway.engine", "Ranking"),
+    "load": ("headway.engine", "load"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: reading the version must not load the engines.
-    if name in {"Ranker", "load"}:
-        from headway import engine  # noqa: PLC0415
-
-        return getattr(engine, name)
-    raise AttributeError(f"module 'headway' has no attribute {name!r}")
+    # Imported when asked for: reading the version must not load the engines, nor serving torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'headway' has no attribute {name!r}")
+    room, own = _HOMES[name]
+    return getattr(import_module(room), own)

@@ -1,5 +1,6 @@
 """Passes that make a model small and fast, and the guard that watches over them."""
 
+from headway.compress.compile import COMPILE_STAGES, CompileReport, Precision, compile_model
 from headway.compress.guard import (
     Evidence,
     GuardSettings,
@@ -28,17 +29,21 @@ from headway.compress.settings import OptimizeSettings
 from headway.compress.verdict import Step
 
 __all__ = [
+    "COMPILE_STAGES",
     "STAGES",
+    "CompileReport",
     "Evidence",
     "GuardSettings",
     "Job",
     "OptimizeResult",
     "OptimizeSettings",
+    "Precision",
     "Progress",
     "Range",
     "Splits",
     "Step",
     "activations",
+    "compile_model",
     "evidence_of_tasks",
     "fit_range",
     "judge",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ import headway
 from headway.bundle import read_bundle
 from headway.compress import COMPILE_STAGES, CompileReport, compile_model
 from headway.core import CaptureError, Dense, Schema, Scope, Sparse, Table, UsageError, take_rows
+from headway.graph import Explanation
 
 SCHEMA = Schema(
     features=(
@@ -63,6 +65,12 @@ def test_the_bundle_says_that_nothing_judged_it(exact: CompileReport) -> None:
     assert manifest.provenance.model == "TinyRanker"
     assert "no guard" in manifest.provenance.details["made by"]
     assert not manifest.has_transforms
+
+
+def test_the_bundle_keeps_the_account_of_what_was_hoisted(exact: CompileReport) -> None:
+    account = msgspec.json.decode(read_bundle(exact.bundle).profiles["graph"], type=Explanation)
+    assert account.after < account.before
+    assert {node.scope for node in account.nodes} >= {"query", "candidate"}
 
 
 def test_reduced_precision_is_smaller_and_states_its_error(tmp_path: Path) -> None:

@@ -23,11 +23,12 @@ from headway.compress import (
     score_dataset,
 )
 from headway.compress.choose import Trial, errors, rank
+from headway.compress.lowering import lower_explained
 from headway.compress.verdict import Judge, take
 from headway.core import CaptureError, DataError, NotProvenError, Ns, Schema, UsageError
 from headway.data import Synthetic, SyntheticSettings, generate
 from headway.engine import load_model
-from headway.graph import Lowered, capture, lower, partition
+from headway.graph import Lowered
 from headway.models import DlrmSettings, TrainSettings, build_model, predict, train
 
 PROVENANCE = Provenance(created_unix=0, headway="0", model="dlrm")
@@ -75,12 +76,10 @@ def _lowered_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
 
         @cache
-        def lowered(model: torch.nn.Module, schema: Schema) -> Lowered:
-            return lower(partition(capture(model, schema)))
+        def lowered(model: torch.nn.Module, schema: Schema) -> tuple[Lowered, dict[str, bytes]]:
+            return lower_explained(model, schema)
 
-        patch.setattr(pipeline, "capture", lowered)
-        patch.setattr(pipeline, "partition", lambda found: found)
-        patch.setattr(pipeline, "lower", lambda found: found)
+        patch.setattr(pipeline, "lower_explained", lowered)
         yield
 
 

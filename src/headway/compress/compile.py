@@ -14,6 +14,7 @@ import torch
 from headway import __version__
 from headway.bundle import BundleParts, Provenance, write_bundle
 from headway.compress.composition import Composition, build_compositions
+from headway.compress.lowering import lower_explained
 from headway.compress.pipeline import Progress
 from headway.compress.proof import change_on, check_equal, record_golden
 from headway.compress.settings import OptimizeSettings
@@ -21,7 +22,7 @@ from headway.core import CaptureError, Plan, Query, Schema, UsageError, concat_c
 from headway.data import Dataset
 from headway.engine import raw_outputs, usable_cores
 from headway.engine.torch_eager import TorchRunner
-from headway.graph import Lowered, capture, golden_queries, lower, partition
+from headway.graph import Lowered, golden_queries
 
 Precision = Literal["f32", "reduced"]
 COMPILE_STAGES = (
@@ -103,7 +104,7 @@ def compile_model(
     _check(model, schema, precision, target, overwrite=overwrite)
     rng = np.random.default_rng(0)
     _tell(progress, 0)
-    lowered = lower(partition(capture(model, schema)))
+    lowered, profiles = lower_explained(model, schema)
     _tell(progress, 1)
     exact, taken = _compose(lowered, schema, precision, rng)
     _tell(progress, 2)
@@ -133,6 +134,7 @@ def compile_model(
         golden_tolerance=tolerance,
         provenance=_provenance(report, model),
         plan=Plan(workers=usable_cores(), batch_candidates=_BATCH_CANDIDATES),
+        profiles=profiles,
     )
     write_bundle(target, parts, overwrite=overwrite)
     return report

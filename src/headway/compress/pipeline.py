@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from headway.bundle import BundleParts, Choice, Golden, GuardEntry, Provenance
 from headway.compress.checks import data_warnings, score_warnings
 from headway.compress.choose import Scored, errors, measure, rank, try_compositions
 from headway.compress.composition import Composition, build_compositions
+from headway.compress.lowering import lower_explained
 from headway.compress.proof import change_on, check_equal, record_golden
 from headway.compress.rows import sample_rows, score_dataset
 from headway.compress.settings import OptimizeSettings
@@ -27,7 +28,7 @@ if find_spec("torch") is None:
 import torch
 
 from headway.engine.torch_eager import TorchRunner
-from headway.graph import capture, golden_queries, lower, partition
+from headway.graph import golden_queries
 from headway.models import predict
 
 Progress = Callable[[str, int, int], None]
@@ -183,7 +184,7 @@ def optimize_model(
     warnings = data_warnings(data.train, data.choose, data.test, data.valid)
     warnings += score_warnings(test.rows, test.raw)
     tell()
-    lowered = lower(partition(capture(job.model, schema)))
+    lowered, profiles = lower_explained(job.model, schema)
     tell()
     calibration = sample_rows(data.train, settings.calibration_rows, rng)
     compositions = build_compositions(lowered, schema, settings, calibration)
@@ -205,7 +206,10 @@ def optimize_model(
     tell()
     golden, tolerance = record_golden(taken.composition, questions, float(choose.raw.std()))
     return OptimizeResult(
-        parts=_parts(job, taken.composition, golden, tolerance, (shown[-1].guard, choices)),
+        parts=replace(
+            _parts(job, taken.composition, golden, tolerance, (shown[-1].guard, choices)),
+            profiles=profiles,
+        ),
         guard=shown[-1].guard,
         steps=shown,
         choices=choices,

@@ -1,0 +1,24 @@
+"""A model without torch, together with the account of what was hoisted that its bundle keeps."""
+
+from __future__ import annotations
+
+import msgspec
+import torch
+
+from headway.core import Schema
+from headway.graph import Lowered, capture, explain, lower, partition
+
+GRAPH_PROFILE = "graph"
+"""Stem under ``profiles/`` of a bundle; JSON of ``graph.Explanation``."""
+
+
+def lower_explained(model: torch.nn.Module, schema: Schema) -> tuple[Lowered, dict[str, bytes]]:
+    """Return the model's towers and tables, and profiles for the bundle that explain them.
+
+    Raises:
+        CaptureError: if the model cannot be captured, partitioned or lowered.
+    """
+    captured = capture(model, schema)
+    parts = partition(captured)
+    explanation = msgspec.json.encode(explain(captured, parts))
+    return lower(parts), {GRAPH_PROFILE: explanation}

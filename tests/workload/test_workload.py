@@ -183,6 +183,15 @@ def test_drawn_queries_fit_their_schema(sizes: list[int], seed: int, skewed: boo
         check_query(query, SCHEMA)
 
 
+def test_full_lists_have_their_largest_length() -> None:
+    queries = draw_queries(SCHEMA, np.array([3, 2]), np.random.default_rng(0), lengths="full")
+    for query in queries:
+        for name, column in {**query.context, **query.candidates}.items():
+            feature = SCHEMA.feature(name)
+            if isinstance(column, Ragged) and isinstance(feature, Bag | Sequence):
+                assert (column.lengths() == feature.max_length).all()
+
+
 def ids_of(queries: list[Query], name: str) -> list[int]:
     columns = [q.candidates[name] for q in queries]
     return [int(v) for c in columns for v in (c.values if isinstance(c, Ragged) else c)]

@@ -10,6 +10,7 @@ if find_spec("torch") is None:
 from headway.models.batches import batch_features, predict
 from headway.models.build import ModelSettings, build_model
 from headway.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from headway.models.costs import Cost, count_cost, draw_features, zoo_cost
 from headway.models.dcn_v2 import DcnV2Settings
 from headway.models.dien import DienSettings
 from headway.models.din import DinSettings
@@ -17,6 +18,9 @@ from headway.models.dlrm import DlrmSettings
 from headway.models.layers import RankingModel
 from headway.models.mt_wide_deep import MtWideDeepSettings
 from headway.models.ncf import NcfSettings
+from headway.models.operators import KINDS, Kind, OperatorShares, operator_shares
+from headway.models.presets import SCOPES, STYLES, ZOO, Scopes, Style, ZooModel, zoo
+from headway.models.published import PUBLISHED_ROWS, PUBLISHED_SHARES, PublishedShares
 from headway.models.train import (
     Epoch,
     TrainProgress,
@@ -27,24 +31,42 @@ from headway.models.train import (
 from headway.models.wide_deep import WideDeepSettings
 
 __all__ = [
+    "KINDS",
+    "PUBLISHED_ROWS",
+    "PUBLISHED_SHARES",
+    "SCOPES",
+    "STYLES",
+    "ZOO",
     "Checkpoint",
+    "Cost",
     "DcnV2Settings",
     "DienSettings",
     "DinSettings",
     "DlrmSettings",
     "Epoch",
+    "Kind",
     "ModelSettings",
     "MtWideDeepSettings",
     "NcfSettings",
+    "OperatorShares",
+    "PublishedShares",
     "RankingModel",
+    "Scopes",
+    "Style",
     "TrainProgress",
     "TrainResult",
     "TrainSettings",
     "WideDeepSettings",
+    "ZooModel",
     "batch_features",
     "build_model",
+    "count_cost",
+    "draw_features",
     "load_checkpoint",
+    "operator_shares",
     "predict",
     "save_checkpoint",
     "train",
+    "zoo",
+    "zoo_cost",
 ]

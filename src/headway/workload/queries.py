@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from headway.core import (
     Sparse,
     slice_columns,
 )
-from headway.workload.settings import Skew
+from headway.workload.settings import Lengths, Skew
 
 DrawIds = Callable[[int, int, np.random.Generator], NDArray[np.int64]]
 """Draws (count, table rows, rng) ids."""
@@ -33,6 +34,7 @@ def draw_queries(
     *,
     ids: Skew = "zipf",
     exponent: float = 1.05,
+    lengths: Lengths = "drawn",
 ) -> list[Query]:
     """Draw one query per size: normal dense values, skewed ids, lists of up to ``max_length``.
 
@@ -42,6 +44,7 @@ def draw_queries(
         rng: source of chance.
         ids: ``zipf``, or ``uniform``, the worst case for caches.
         exponent: of the Zipf law.
+        lengths: of bags and sequences: ``drawn`` uniformly up to ``max_length``, or all ``full``.
     """
 
     def draw_ids(count: int, rows: int, source: np.random.Generator) -> NDArray[np.int64]:
@@ -50,8 +53,9 @@ def draw_queries(
         return scatter(zipf_ranks(count, rows, exponent, source), rows)
 
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    context = _columns(schema, Scope.QUERY, len(sizes), draw_ids, rng)
-    candidates = _columns(schema, Scope.CANDIDATE, int(offsets[-1]), draw_ids, rng)
+    draw = _Draw(schema, draw_ids, lengths, rng)
+    context = draw.columns(Scope.QUERY, len(sizes))
+    candidates = draw.columns(Scope.CANDIDATE, int(offsets[-1]))
     return [
         Query(
             id=str(i),
@@ -121,21 +125,27 @@ def _inverse_area(area: NDArray[np.float64], exponent: float) -> NDArray[np.floa
     return np.asarray(np.exp(np.log1p(inside) / (1 - exponent)))
 
 
-def _columns(
-    schema: Schema, scope: Scope, rows: int, draw_ids: DrawIds, rng: np.random.Generator
-) -> dict[str, Column]:
-    return {f.name: _column(f, schema, rows, draw_ids, rng) for f in schema.of_scope(scope)}
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Draws columns that fit a schema."""
 
+    schema: Schema
+    ids: DrawIds
+    lengths: Lengths
+    rng: np.random.Generator
 
-def _column(
-    feature: Feature, schema: Schema, rows: int, draw_ids: DrawIds, rng: np.random.Generator
-) -> Column:
-    if isinstance(feature, Dense):
-        return rng.standard_normal((rows, feature.width), dtype=np.float32)
-    table = schema.table(feature.table).rows
-    if isinstance(feature, Sparse):
-        return draw_ids(rows, table, rng)
-    shortest = 0 if isinstance(feature, Bag) else 1
-    lengths = rng.integers(shortest, feature.max_length + 1, size=rows)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Ragged(draw_ids(int(offsets[-1]), table, rng), offsets)
+    def columns(self, scope: Scope, rows: int) -> dict[str, Column]:
+        return {f.name: self._column(f, rows) for f in self.schema.of_scope(scope)}
+
+    def _column(self, feature: Feature, rows: int) -> Column:
+        if isinstance(feature, Dense):
+            return self.rng.standard_normal((rows, feature.width), dtype=np.float32)
+        table = self.schema.table(feature.table).rows
+        if isinstance(feature, Sparse):
+            return self.ids(rows, table, self.rng)
+        shortest = 0 if isinstance(feature, Bag) else 1
+        if self.lengths == "full":
+            shortest = feature.max_length
+        lengths = self.rng.integers(shortest, feature.max_length + 1, size=rows)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return Ragged(self.ids(int(offsets[-1]), table, self.rng), offsets)

@@ -12,6 +12,7 @@ from headway.core import UsageError
 from headway.workload.sizes import LARGEST, Sizes, fixed_sizes, lognormal_sizes, production_sizes
 
 Skew = Literal["zipf", "uniform"]
+Lengths = Literal["drawn", "full"]
 _FIXED = re.compile(r"^(?:fixed:)?(\d+)$")
 _LOGNORMAL = re.compile(r"^lognormal(?::(\d+(?:\.\d+)?),(\d+(?:\.\d+)?))?$")
 

@@ -37,6 +37,36 @@ def test_int8_records_move_no_value_by_more_than_half_a_step(values: np.ndarray)
     assert (error <= 0.501 * step + 4e-7 * largest + 255 * 1.5e-45).all()
 
 
+@given(finite_tables)
+def test_int4_records_move_no_value_by_more_than_half_a_step(values: np.ndarray) -> None:
+    dim = values.shape[1]
+    records = pack_table(values, "int4")
+    assert (
+        records.shape == (len(values), row_bytes(dim, "int4")) == (len(values), (dim + 1) // 2 + 8)
+    )
+    wide = values.astype(np.float64)
+    step = np.ptp(wide, axis=1, keepdims=True) / 15
+    largest = np.abs(wide).max(axis=1, keepdims=True)
+    error = np.abs(unpack_rows(records, "int4", dim) - wide)
+    assert (error <= 0.501 * step + 4e-7 * largest + 15 * 1.5e-45).all()
+
+
+@given(finite_tables)
+def test_bf16_records_round_to_the_nearest_of_eight_bits(values: np.ndarray) -> None:
+    records = pack_table(values, "bf16")
+    assert records.shape == (len(values), row_bytes(values.shape[1], "bf16"))
+    error = np.abs(unpack_rows(records, "bf16") - values.astype(np.float64))
+    assert (error <= np.abs(values) * 2.0**-8 + 2.0**-134).all()
+    ties = np.array([[1 + 2.0**-8, 1 + 3 * 2.0**-8]], np.float32)
+    even = unpack_rows(pack_table(ties, "bf16"), "bf16")
+    assert even.tolist() == [[1.0, 1 + 2.0**-6]]
+
+
+def test_a_value_beyond_bf16_is_refused() -> None:
+    with pytest.raises(UsageError, match="bf16"):
+        pack_table(np.array([[np.finfo(np.float32).max]], np.float32), "bf16")
+
+
 @given(st.floats(-(2.0**126), 2.0**126, width=32), st.integers(1, 9))
 def test_constant_rows_survive_int8_exactly(value: float, dim: int) -> None:
     values = np.full((3, dim), value, np.float32)
@@ -49,6 +79,12 @@ def test_the_int8_record_is_codes_then_scale_then_bias() -> None:
     assert record[3:].view("<f4").tolist() == [1.0, -1.0]
 
 
+def test_the_int4_record_has_the_first_of_two_codes_below() -> None:
+    record = pack_table(np.array([[-1.0, 14.0, 0.0]], np.float32), "int4")[0]
+    assert record[:2].tolist() == [0xF0, 0x01]
+    assert record[2:].view("<f4").tolist() == [1.0, -1.0]
+
+
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
     whole = pack_table(values, "int8")
@@ -58,7 +94,7 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("table_format", ["f32", "int8"])
+@pytest.mark.parametrize("table_format", ["f32", "bf16", "int8", "int4"])
 def test_a_value_that_is_not_finite_is_refused_by_row(bad: float, table_format: str) -> None:
     values = np.zeros((5, 2), np.float32)
     values[3, 1] = bad

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from headway.bundle import TableFormat, pack_table, unpack_rows
 from headway.core import (
     Bag,
     BundleError,
@@ -27,9 +29,10 @@ from headway.core import (
     Table,
     pad_sequence,
 )
+from headway.engine import kernels, vectors
 from headway.engine.tables import Gather, TableRecords
 
-Format = Literal["f32", "int8"]
+FORMATS: tuple[TableFormat, ...] = ("f32", "bf16", "int8", "int4")
 
 
 class Place:
@@ -41,21 +44,16 @@ class Layout:
     def __init__(self, inputs: tuple[str, ...], lookups: list[Place], width: int) -> None:
         self.inputs, self.lookups, self.embedded_width = inputs, lookups, width
         self.outputs = ("output",)
+        self.per_query = False
 
 
-def records(rng: np.random.Generator, rows: int, dim: int, form: Format) -> TableRecords:
-    if form == "f32":
-        return TableRecords.from_f32(rng.standard_normal((rows, dim)).astype(np.float32))
-    raw = rng.integers(0, 256, (rows, dim), dtype=np.uint8)
-    extra = rng.standard_normal((rows, 2)).astype(np.float32) * np.float32(0.02)
-    return TableRecords("int8", dim, np.hstack([raw, extra.view(np.uint8)]))
+def records(rng: np.random.Generator, rows: int, dim: int, form: TableFormat) -> TableRecords:
+    values = rng.standard_normal((rows, dim)).astype(np.float32)
+    return TableRecords(form, dim, pack_table(values, form))
 
 
 def dequantized(table: TableRecords) -> NDArray[np.float32]:
-    if table.format == "f32":
-        return table.records.view(np.float32)
-    extra = np.ascontiguousarray(table.records[:, table.dim :]).view(np.float32)
-    return table.records[:, : table.dim] * extra[:, :1] + extra[:, 1:]
+    return unpack_rows(table.records, table.format, table.dim)
 
 
 def reference(feature: IdFeature, column: Column, values: NDArray[np.float32]) -> NDArray[Any]:
@@ -110,13 +108,17 @@ DIMS = st.sampled_from([1, 2, 3, 4, 5, 8, 10, 16, 17, 31, 32, 33, 63, 64, 65, 10
 @given(
     seed=st.integers(0, 2**32 - 1),
     dims=st.tuples(DIMS, DIMS),
-    forms=st.tuples(st.sampled_from(["f32", "int8"]), st.sampled_from(["f32", "int8"])),
+    forms=st.tuples(st.sampled_from(FORMATS), st.sampled_from(FORMATS)),
     rows=st.integers(0, 9),
     cut=st.tuples(st.integers(0, 9), st.integers(0, 9)),
 )
 @settings(max_examples=80, deadline=None)
 def test_every_lookup_equals_the_reference_in_any_chunk(
-    seed: int, dims: tuple[int, int], forms: tuple[Format, Format], rows: int, cut: tuple[int, int]
+    seed: int,
+    dims: tuple[int, int],
+    forms: tuple[TableFormat, TableFormat],
+    rows: int,
+    cut: tuple[int, int],
 ) -> None:
     rng = np.random.default_rng(seed)
     tables = {
@@ -143,17 +145,18 @@ def test_every_lookup_equals_the_reference_in_any_chunk(
         table = tables[feature.table]
         expected = reference(feature, columns[feature.name], dequantized(table))[start:stop]
         got = out["embedded"][:, place.start : place.start + place.width]
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-5)
+        # Codes are summed apart from biases: the rounding is that of sums some 200 large.
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-4)
     ragged = columns["list"]
     assert isinstance(ragged, Ragged)
     ids, mask = pad_sequence(ragged, 5)
     np.testing.assert_array_equal(out["mask.list"], mask[start:stop])
     vectors = dequantized(tables["t"])[ids[start:stop]]
-    np.testing.assert_allclose(out["sequence.list"], vectors, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(out["sequence.list"], vectors, rtol=1e-6, atol=4e-6)
 
 
-@pytest.mark.parametrize("form", ["f32", "int8"])
-def test_plain_f32_lookup_is_exact_and_pieces_land_one_after_another(form: Format) -> None:
+@pytest.mark.parametrize("form", FORMATS)
+def test_plain_float_lookup_is_exact_and_pieces_land_one_after_another(form: TableFormat) -> None:
     rng = np.random.default_rng(3)
     table = records(rng, 40, 24, form)
     feature = Sparse(name="one", table="t", scope=Scope.CANDIDATE)
@@ -163,7 +166,7 @@ def test_plain_f32_lookup_is_exact_and_pieces_land_one_after_another(form: Forma
         gather, [({"one": first}, 2, 5), ({"one": second}, 0, 7), ({"one": first}, 9, 10)], 11
     )
     ids = np.concatenate([first[2:5], second, first[9:]])
-    tolerance = 0 if form == "f32" else 1e-6
+    tolerance = 0 if form in {"f32", "bf16"} else 1e-6
     np.testing.assert_allclose(out["embedded"], dequantized(table)[ids], atol=tolerance)
 
 
@@ -263,22 +266,109 @@ def test_table_of_another_size_is_refused_by_name() -> None:
         Gather(schema, Scope.CANDIDATE, {}, layout)
 
 
-@pytest.mark.parametrize("form", ["f32", "int8"])
-def test_rows_beyond_two_gigabytes_are_reached(tmp_path: Path, form: Format) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dim=DIMS,
+    form=st.sampled_from(FORMATS),
+    longest=st.integers(0, 90),
+    kept=st.integers(0, 100),
+)
+@settings(max_examples=40, deadline=None)
+def test_weighted_sum_of_the_last_ids_equals_the_reference(
+    seed: int, dim: int, form: TableFormat, longest: int, kept: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    table = records(rng, 37, dim, form)
+    ragged = bags(rng, 5, 37, longest)
+    weights = rng.standard_normal(len(ragged.values)).astype(np.float32)
+    out = np.full((5, dim + 1), np.nan, np.float32)
+    lookup = np.zeros(1, kernels.LOOKUP)
+    code = FORMATS.index(form)
+    lookup["op"], lookup["format"], lookup["max_length"] = kernels.BAG_WEIGHTED, code, kept
+    lookup["table"], lookup["rows"] = table.records.ctypes.data, 37
+    lookup["row_bytes"], lookup["dim"] = table.records.shape[1], dim
+    lookup["block"], lookup["ahead"] = kernels.block_of(code, dim), 16
+    lookup["out"], lookup["out_stride"] = out.ctypes.data, out.strides[0]
+    arrays = (ragged.values, ragged.offsets, weights)
+    job = np.array([*kernels.TYPES, 3, 0, 5, 0], np.int64)
+    assert kernels.look_up(lookup, id(arrays), job.ctypes.data, 1) == kernels.DONE
+    values = dequantized(table).astype(np.float64)
+    for row in range(5):
+        span = slice(int(ragged.offsets[row]), int(ragged.offsets[row + 1]))
+        ids, own = ragged.values[span][-kept:], weights[span][-kept:]
+        np.testing.assert_allclose(out[row, :dim], own @ values[ids], rtol=1e-4, atol=5e-4)
+    assert np.isnan(out[:, dim]).all()
+    short = (ragged.values, ragged.offsets, np.append(weights, weights[:1] * 0 + 1.0)[1:-1])
+    if len(weights):
+        assert kernels.look_up(lookup, id(short), job.ctypes.data, 1) != kernels.DONE
+
+
+def test_bag_keeps_its_last_ids_up_to_the_length_of_the_schema() -> None:
+    rng = np.random.default_rng(4)
+    table = records(rng, 30, 8, "f32")
+    feature = Bag(name="b", table="t", scope=Scope.CANDIDATE, max_length=3, pooling=Pooling.MEAN)
+    _, _, gather = build([feature], {"t": table})
+    bag = bags(rng, 20, 30, 9)
+    out = looked_up(gather, [({"b": bag}, 0, 20)], 20)["embedded"]
+    expected = reference(feature, bag.last(3), dequantized(table))
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+def sparse_file(path: Path, size: int) -> None:
+    """Make a file of zeros that takes no room on the disk, or skip."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        if os.fstat(file.fileno()).st_blocks * 512 > size // 2:
+            pytest.skip("this file system has no sparse files")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_rows_beyond_two_to_the_31_elements_are_reached(tmp_path: Path, form: TableFormat) -> None:
     dim = 64
-    row_bytes = 4 * dim if form == "f32" else dim + 8
-    rows = 2**33 // row_bytes + 10 if form == "f32" else 2**32 // row_bytes + 10
-    shape = (rows, row_bytes)
-    held = np.memmap(tmp_path / "table.bin", np.uint8, "w+", shape=shape)  # sparse: no disk used
-    wanted = records(np.random.default_rng(1), 3, dim, form)
-    places = np.array([0, 2**31 // row_bytes + 1, rows - 1])
+    wanted = records(np.random.default_rng(1), 4, dim, form)
+    length = wanted.records.shape[1]
+    rows = 2**31 // dim + 2**32 // length + 10  # past 2**31 values and past 2**32 bytes
+    path = tmp_path / "table.bin"
+    sparse_file(path, rows * length)
+    held = np.memmap(path, np.uint8, "r+", shape=(rows, length))
+    places = np.array([0, 2**31 // length + 1, 2**31 // dim + 1, rows - 1])
     for place, record in zip(places, wanted.records, strict=True):
         held[place] = record
     held.flush()
-    table = TableRecords(form, dim, np.memmap(tmp_path / "table.bin", np.uint8, "r", shape=shape))
+    table = TableRecords(form, dim, np.memmap(path, np.uint8, "r", shape=(rows, length)))
     _, _, gather = build([Sparse(name="one", table="t", scope=Scope.CANDIDATE)], {"t": table})
-    out = looked_up(gather, [({"one": places}, 0, 3)], 3)["embedded"]
+    out = looked_up(gather, [({"one": places}, 0, 4)], 4)["embedded"]
     np.testing.assert_allclose(out, dequantized(wanted), atol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [{"one": Ragged.from_rows([[1]])}, {"one": np.array([[1]])}])
+def test_column_of_another_kind_is_refused_by_name(columns: dict[str, Column]) -> None:
+    table = records(np.random.default_rng(9), 30, 8, "f32")
+    _, _, gather = build([Sparse(name="one", table="t", scope=Scope.CANDIDATE)], {"t": table})
+    with pytest.raises(QueryError, match="'one' needs one id a row"):
+        looked_up(gather, [(columns, 0, 1)], 1)
+
+
+def test_array_given_for_a_bag_is_refused_by_name() -> None:
+    table = records(np.random.default_rng(9), 30, 8, "f32")
+    feature = Bag(name="bag", table="t", scope=Scope.CANDIDATE, max_length=4)
+    _, _, gather = build([feature], {"t": table})
+    with pytest.raises(QueryError, match="'bag' needs ragged ids"):
+        looked_up(gather, [({"bag": np.array([1])}, 0, 1)], 1)
+
+
+def test_cached_code_knows_which_intrinsics_it_was_made_of() -> None:
+    """Numba's cache looks at the file of ``look_up`` and at what the function closes over."""
+    assert kernels.look_up.py_func.__closure__[0].cell_contents == vectors.SOURCES
+
+
+def test_resident_records_are_equal_and_start_a_line() -> None:
+    for rows in (3, 20_000):
+        table = records(np.random.default_rng(1), rows, 64, "f32")
+        copied = table.resident().records
+        np.testing.assert_array_equal(copied, table.records)
+        assert copied.ctypes.data % 64 == 0
+        assert not np.shares_memory(copied, table.records)
 
 
 def test_lookups_leave_the_interpreter_free() -> None:

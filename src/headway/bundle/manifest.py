@@ -11,9 +11,11 @@ from headway.core import Plan, Schema, UsageError
 
 FORMAT_VERSION = 1
 
-TableFormat = Literal["f32", "int8"]
+TableFormat = Literal["f32", "bf16", "int8", "int4"]
 DensePrecision = Literal["f32", "int8", "int8-dynamic"]
 """Of a tower's wide products: float32; int8 with fixed scales; int8 with scales per batch."""
+TowerForm = Literal["onnx", "program"]
+"""A tower as an ONNX graph, or as a program of Headway's own dense engine."""
 Verdict = Literal["pass", "fail", "not proven"]
 ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 """What the server calls a model; safe in a URL and as a folder name."""
@@ -31,8 +33,9 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class TableEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a table of the schema is stored: ``rows`` records of ``row_bytes`` each.
 
-    An f32 record is ``dim`` little-endian float32. An int8 record is ``dim`` bytes u, then
-    float32 scale and float32 bias; the value is ``scale * u + bias``.
+    An f32 or bf16 record is ``dim`` little-endian numbers; bf16 is the upper half of float32. An
+    int8 record is ``dim`` bytes u, then float32 scale and float32 bias; the value is ``scale * u +
+    bias``. An int4 record has two u in a byte, the first in its lower half.
     """
 
     name: str
@@ -69,6 +72,7 @@ class TowerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     path: str
+    form: TowerForm = "onnx"
     precision: DensePrecision
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The records that embedding vectors are stored as: f32, or int8 with a scale and a bias."""
+"""The records that embedding vectors are stored as: floats, or codes with a scale and a bias."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ from headway.bundle.manifest import TableFormat
 from headway.core import UsageError
 
 _BLOCK_VALUES = 1 << 21  # values worked on at once: bounds the float64 scratch space
+_FLOAT_BYTES = {"f32": 4, "bf16": 2}
 _TAIL_BYTES = 8  # float32 scale, float32 bias
 
 
 def row_bytes(dim: int, table_format: TableFormat) -> int:
     """Return the length of one record of ``dim`` values."""
-    return dim * 4 if table_format == "f32" else dim + _TAIL_BYTES
+    if table_format in _FLOAT_BYTES:
+        return dim * _FLOAT_BYTES[table_format]
+    return _code_bytes(dim, table_format) + _TAIL_BYTES
 
 
 def pack_table(values: NDArray[np.float32], table_format: TableFormat) -> NDArray[np.uint8]:
     """Turn vectors into records.
 
-    An int8 record covers its row's range in 255 equal steps: ``scale = (max - min) / 255`` and
-    ``bias = min``, so no value moves by more than half a step. f32 records are a copy
-    of the bytes, little-endian.
+    An int8 or int4 record covers its row's range in 255 or 15 equal steps: ``scale = (max - min) /
+    steps`` and ``bias = min``, so no value moves by more than half a step. bf16 is the upper half
+    of float32, rounded to nearest, ties to even. f32 records are a copy of the bytes,
+    little-endian.
 
     Args:
         values: float32 ``[rows, dim]``, all finite.
-        table_format: "f32" or "int8".
+        table_format: how to store them.
 
     Returns:
         uint8 ``[rows, row_bytes]``.
 
     Raises:
-        UsageError: if the table is not float32 ``[rows, dim]``, holds NaN or infinity, or an
-            int8 row spans more than float32 can express.
+        UsageError: if the table is not float32 ``[rows, dim]``, holds NaN or infinity, or a row
+            spans more than float32, or a value more than bf16, can express.
     """
     if values.ndim != 2 or values.dtype != np.float32 or not values.shape[1]:
         raise UsageError(
@@ -52,32 +56,62 @@ def pack_table(values: NDArray[np.float32], table_format: TableFormat) -> NDArra
         target = out[start : start + len(part)]
         if table_format == "f32":
             target[:] = part.view(np.uint8)
+        elif table_format == "bf16":
+            target[:] = _bf16(part).view(np.uint8)
         else:
-            _pack_int8(part, target)
+            _pack_codes(part, target, table_format)
     return out
 
 
-def unpack_rows(records: NDArray[np.uint8], table_format: TableFormat) -> NDArray[np.float32]:
+def unpack_rows(
+    records: NDArray[np.uint8], table_format: TableFormat, dim: int | None = None
+) -> NDArray[np.float32]:
     """Turn records back into vectors, float32 ``[rows, dim]``.
 
     Args:
         records: uint8 ``[rows, row_bytes]``, as ``pack_table`` makes them.
         table_format: how they were packed.
+        dim: values in a row; needed where the length does not tell: int4 of an odd ``dim``.
     """
     length = records.shape[1]
     if table_format == "f32":
         return np.ascontiguousarray(records).view("<f4").astype(np.float32)
-    dim = length - _TAIL_BYTES
+    if table_format == "bf16":
+        upper = np.ascontiguousarray(records).view("<u2").astype(np.uint32)
+        return (upper << 16).view(np.float32)
+    codes = length - _TAIL_BYTES
+    dim = dim or codes * (2 if table_format == "int4" else 1)
     out = np.empty((len(records), dim), np.float32)
     block = max(1, _BLOCK_VALUES // max(dim, 1))
     for start in range(0, len(records), block):
         part = records[start : start + block]
-        tail = np.ascontiguousarray(part[:, dim:]).view("<f4")
-        out[start : start + block] = part[:, :dim] * tail[:, :1] + tail[:, 1:]
+        tail = np.ascontiguousarray(part[:, codes:]).view("<f4")
+        raw = part[:, :codes]
+        if table_format == "int4":
+            raw = np.stack([raw & 15, raw >> 4], axis=2).reshape(len(part), -1)[:, :dim]
+        out[start : start + block] = raw * tail[:, :1] + tail[:, 1:]
     return out
 
 
-def _pack_int8(values: NDArray[np.float32], target: NDArray[np.uint8]) -> None:
+def _code_bytes(dim: int, table_format: TableFormat) -> int:
+    return dim if table_format == "int8" else (dim + 1) // 2
+
+
+def _bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    bits = np.ascontiguousarray(values).view("<u4")
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    if (rounded & 0x7F80 == 0x7F80).any():
+        raise UsageError(
+            f"a value of a table, {np.abs(values).max():.3g}, is more than bf16 can express; "
+            "a diverged model cannot be stored"
+        )
+    return np.asarray(rounded, "<u2")
+
+
+def _pack_codes(
+    values: NDArray[np.float32], target: NDArray[np.uint8], table_format: TableFormat
+) -> None:
+    steps = 255 if table_format == "int8" else 15
     wide = values.astype(np.float64)
     low = wide.min(axis=1, keepdims=True)
     span = wide.max(axis=1, keepdims=True) - low
@@ -86,10 +120,13 @@ def _pack_int8(values: NDArray[np.float32], target: NDArray[np.uint8]) -> None:
             f"a row of a table spans {span.max():.3g}, more than float32 can express; "
             "a diverged model cannot be stored"
         )
-    tail = np.concatenate([span / 255.0, low], axis=1).astype("<f4")
+    tail = np.concatenate([span / steps, low], axis=1).astype("<f4")
     scale = tail[:, :1].astype(np.float64)
     # A constant row, or one whose step is too small for float32, is its bias alone.
-    codes = np.divide(wide - low, scale, out=np.zeros_like(wide), where=scale > 0)
-    dim = values.shape[1]
-    target[:, :dim] = np.clip(np.rint(codes), 0, 255)
-    target[:, dim:] = tail.view(np.uint8)
+    exact = np.divide(wide - low, scale, out=np.zeros_like(wide), where=scale > 0)
+    codes = np.clip(np.rint(exact), 0, steps).astype(np.uint8)
+    if table_format == "int4":  # the first of two values in the lower half of their byte
+        codes = np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))
+        codes = codes[:, ::2] | codes[:, 1::2] << 4
+    target[:, : codes.shape[1]] = codes
+    target[:, codes.shape[1] :] = tail.view(np.uint8)

@@ -29,11 +29,13 @@ from headway.bundle.manifest import (
     TableEntry,
     TableFormat,
     TowerEntry,
+    TowerForm,
 )
 from headway.bundle.read import Bundle, is_bundle, read_bundle
-from headway.core import BundleError, Plan, Schema, UsageError
+from headway.core import BundleError, Plan, Schema, Table, UsageError
 
 _BLOCK = 16 << 20
+_SUFFIXES: dict[TowerForm, str] = {"onnx": "onnx", "program": "safetensors"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,15 +48,16 @@ class TablePart:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TowerPart:
-    """A dense graph as ONNX bytes, with the inputs that ``TowerEntry`` describes."""
+    """A dense graph in one of its forms, with the inputs that ``TowerEntry`` describes."""
 
-    onnx: bytes
+    content: bytes
     precision: DensePrecision
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     lookups: tuple[Lookup, ...] = ()
     embedded_width: int = 0
     per_query: bool = False
+    form: TowerForm = "onnx"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -189,7 +192,10 @@ def _write_files(work: Path, parts: BundleParts) -> None:
     for folder in (layout.TABLES, layout.TOWERS, layout.PROFILES):
         (work / folder).mkdir(parents=True)
     files: list[FileEntry] = []
-    tables = tuple(_write_table(work, name, part, files) for name, part in parts.tables.items())
+    tables = tuple(
+        _write_table(work, parts.schema.table(name), part, files)
+        for name, part in parts.tables.items()
+    )
     query_tower = None
     if parts.query_tower is not None:
         query_tower = _write_tower(work, "query", parts.query_tower, files)
@@ -224,23 +230,24 @@ def _write_files(work: Path, parts: BundleParts) -> None:
         _sync(work / folder)
 
 
-def _write_table(work: Path, name: str, part: TablePart, files: list[FileEntry]) -> TableEntry:
+def _write_table(work: Path, table: Table, part: TablePart, files: list[FileEntry]) -> TableEntry:
+    name = table.name
     if part.records.ndim != 2 or part.records.dtype != np.uint8:
         raise UsageError(f"table {name!r} must be records from pack_table, uint8 [rows, bytes]")
     rows, length = part.records.shape
-    dim = length // 4 if part.format == "f32" else length - 8
     entry = _write_file(work, f"{layout.TABLES}/{name}.bin", np.ascontiguousarray(part.records))
     files.append(entry)
     return TableEntry(
-        name=name, path=entry.path, format=part.format, rows=rows, dim=dim, row_bytes=length
+        name=name, path=entry.path, format=part.format, rows=rows, dim=table.dim, row_bytes=length
     )
 
 
 def _write_tower(work: Path, name: str, part: TowerPart, files: list[FileEntry]) -> TowerEntry:
-    entry = _write_file(work, f"{layout.TOWERS}/{name}.onnx", part.onnx)
+    entry = _write_file(work, f"{layout.TOWERS}/{name}.{_SUFFIXES[part.form]}", part.content)
     files.append(entry)
     return TowerEntry(
         path=entry.path,
+        form=part.form,
         precision=part.precision,
         inputs=part.inputs,
         outputs=part.outputs,

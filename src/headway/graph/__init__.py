@@ -14,6 +14,7 @@ from headway.graph.explain import Explanation, NodeCost, explain
 from headway.graph.golden import example_columns, golden_queries
 from headway.graph.layout import Tower
 from headway.graph.lower import Lowered, TowerGraph, lower
+from headway.graph.onnx_import import Imported, import_onnx
 from headway.graph.partition import Partition, partition
 from headway.graph.rewrites import ALL, Rewrite
 
@@ -21,6 +22,7 @@ __all__ = [
     "ALL",
     "Captured",
     "Explanation",
+    "Imported",
     "Lowered",
     "NodeCost",
     "Part",
@@ -33,6 +35,7 @@ __all__ = [
     "example_columns",
     "explain",
     "golden_queries",
+    "import_onnx",
     "lower",
     "partition",
 ]

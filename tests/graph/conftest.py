@@ -97,12 +97,14 @@ def run_towers(
     queries: Sequence[Query],
     dtype: type,
 ) -> Array:
-    """Return raw outputs of all candidates of the queries, scored as one batch."""
+    """Return raw outputs of all candidates of the queries, scored as one batch if that may be."""
     query, candidate = (
         (parts.query, parts.candidate)
         if isinstance(parts, Partition)
         else (parts.query_tower, parts.candidate_tower)
     )
+    if candidate.per_query and len(queries) > 1:
+        return np.concatenate([run_towers(parts, runs, schema, [q], dtype) for q in queries])
     tables = {
         n: np.asarray(t.numpy() if isinstance(t, torch.Tensor) else t)
         for n, t in parts.tables.items()

@@ -81,8 +81,16 @@ def test_graphs_say_nothing_of_where_they_were_made(lowered: Lowered) -> None:
         assert ".py" not in str(model)
 
 
-def test_axes_carry_the_names_rows_and_queries(lowered: Lowered) -> None:
-    graph = onnx.load_from_string(lowered.candidate_tower.onnx).graph
+def test_axes_carry_the_names_rows_and_queries(schema: Schema) -> None:
+    # A pooled history is one vector, so that candidates of several queries may share a batch.
+    features = (Dense(name="q", scope=Scope.QUERY, width=9), *schema.features[1:])
+    model = nn.Sequential()
+    model.table, model.out = nn.Embedding(40, 4), nn.Linear(13, 1)
+    model.forward = lambda f: torch.relu(model.out(torch.cat([f["q"], model.table(f["item"])], 1)))  # type: ignore[method-assign]
+    plain = Schema(features=features, tables=schema.tables)
+    graph = onnx.load_from_string(
+        lower(partition(capture(model, plain))).candidate_tower.onnx
+    ).graph
     first = {v.name: v.type.tensor_type.shape.dim[0].dim_param for v in graph.input}
     assert first["row_to_query"] == first["embedded"] == "rows"
     assert first["hidden.0"] == "queries"

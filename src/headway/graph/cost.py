@@ -9,6 +9,8 @@ from torch import SymInt, Tensor, fx
 
 from headway.graph.simplify import NOISE, RESHAPES, aten
 
+ELEMENT = 4
+"""What reading and writing an element costs in multiply-adds of a product of matrices."""
 _MOVES = {
     *NOISE,
     *RESHAPES,
@@ -84,13 +86,21 @@ def moved(node: fx.Node, rows: int) -> int:
     return sum(prod(shape) for shape in _shapes(node.meta.get("val"), rows))
 
 
+def work(node: fx.Node, rows: int) -> int:
+    """Return what an operation costs in multiply-adds of a product of matrices."""
+    adds = multiply_adds(node, rows)
+    if node.target in _PRODUCTS or node.target in _GATES:
+        return adds
+    return ELEMENT * (adds + moved(node, rows))
+
+
 def shape_of(value: object) -> tuple[int | str, ...]:
     """Return a shape with ``rows`` for symbolic sizes; empty for what is no tensor."""
     if isinstance(value, tuple | list) and value:
         value = value[0]
     if not isinstance(value, Tensor):
         return ()
-    return tuple(s if isinstance(s, int) else "rows" for s in value.shape)
+    return tuple("rows" if isinstance(s, SymInt) else int(s) for s in value.shape)
 
 
 def _recurrent(node: fx.Node, rows: int) -> int:
@@ -112,8 +122,8 @@ def _shapes(value: object, rows: int) -> list[tuple[int, ...]]:
     return [tuple(_size(s, rows) for s in value.shape)]
 
 
-def _size(size: int | SymInt, rows: int) -> int:
-    if isinstance(size, int):
-        return size
+def _size(size: Any, rows: int) -> int:
+    if not isinstance(size, SymInt):
+        return int(size)
     expression = size.node.expr
     return int(expression.subs(dict.fromkeys(expression.free_symbols, rows)))

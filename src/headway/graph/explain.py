@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from headway.graph.builder import ORIGIN
 from headway.graph.capture import Captured
 from headway.graph.cost import multiply_adds, shape_of
 from headway.graph.layout import Tower
 from headway.graph.partition import Partition
 from headway.graph.simplify import where
-from headway.graph.towers import ORIGIN
 
 
 @dataclass(frozen=True, slots=True)

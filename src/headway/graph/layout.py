@@ -8,8 +8,8 @@ from typing import cast
 from torch import fx
 
 from headway.bundle import Lookup
+from headway.graph.builder import TowerBuilder, drop_unused
 from headway.graph.simplify import aten, emit
-from headway.graph.towers import TowerBuilder, drop_unused
 
 EMBEDDED = "embedded"
 LOOKUP = "lookup."
@@ -37,13 +37,20 @@ class Tower:
     per_query: bool = False
 
 
-def finish(tower: TowerBuilder, outputs: tuple[str, ...], tables: dict[str, str]) -> Tower:
+def finish(
+    tower: TowerBuilder,
+    outputs: tuple[str, ...],
+    tables: dict[str, str],
+    *,
+    per_query: bool = False,
+) -> Tower:
     """Pack the lookups of a closed tower into one input.
 
     Args:
         tower: consumed; its graph is the result's.
         outputs: names of its outputs, in order.
         tables: table of each feature that is looked up.
+        per_query: whether it takes candidates of one query only.
     """
     graph = tower.graph
     names = {node: name for name, node in tower.inputs.items()}
@@ -53,7 +60,7 @@ def finish(tower: TowerBuilder, outputs: tuple[str, ...], tables: dict[str, str]
     module = fx.GraphModule(tower.root, graph)
     inputs = tuple(names[node] for node in graph.find_nodes(op="placeholder"))
     width = sum(lookup.width for lookup in lookups)
-    return Tower(module, inputs, outputs, lookups, width)
+    return Tower(module, inputs, outputs, lookups, width, per_query)
 
 
 def _pack(graph: fx.Graph, names: dict[fx.Node, str], tables: dict[str, str]) -> tuple[Lookup, ...]:

@@ -18,9 +18,9 @@ from torch.export import Dim, export
 
 from headway.bundle import Lookup
 from headway.core import CaptureError
+from headway.graph.builder import ROW_TO_QUERY
 from headway.graph.layout import Tower
 from headway.graph.partition import Partition
-from headway.graph.towers import ROW_TO_QUERY
 
 EXAMPLE_ROWS = 3
 EXAMPLE_QUERIES = 2
@@ -88,15 +88,17 @@ def _tower(tower: Tower, scope: str) -> TowerGraph:
 
 def _export(tower: Tower, scope: str) -> onnx.ModelProto:
     rows, queries = Dim("rows", min=2), Dim("queries", min=2)
-    examples, dims = [], []
+    examples: list[torch.Tensor] = []
+    dims: list[dict[int, Any]] = []
     places = tower.module.graph.find_nodes(op="placeholder")
     for name, node in zip(tower.inputs, places, strict=True):
         value = node.meta["val"]
-        per_query = scope == "candidate" and name.startswith("hidden.")
-        count = EXAMPLE_QUERIES if per_query else EXAMPLE_ROWS
+        hidden = scope == "candidate" and name.startswith("hidden.")
+        count = EXAMPLE_QUERIES if hidden else EXAMPLE_ROWS
         dtype = torch.float32 if value.dtype.is_floating_point else value.dtype
-        examples.append(torch.zeros((count, *value.shape[1:]), dtype=dtype))
-        dims.append({0: queries if per_query else rows})
+        one = hidden and tower.per_query
+        examples.append(torch.zeros((1 if one else count, *value.shape[1:]), dtype=dtype))
+        dims.append({} if one else {0: queries if hidden else rows})
     with _quiet():
         try:
             program = export(

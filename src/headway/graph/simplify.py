@@ -41,8 +41,7 @@ def simplify(module: fx.GraphModule) -> None:
     """Rewrite the graph in place into fewer forms with the same values.
 
     Afterwards there are no checks, copies, identity slices or operations on constants; every change of shape alone is
-    one ``reshape`` with at most one ``-1``; ``stack`` and ``cat`` on an inner axis are ``cat``
-    on the last axis and a ``reshape``; products with constant matrices are ``linear``;
+    one ``reshape`` with at most one ``-1``; ``stack`` is ``cat``; products with constant matrices are ``linear``;
     evaluation-mode batch norms are folded into the linear before them, or are one product and
     one sum.
     """
@@ -182,30 +181,25 @@ def _reshape(node: fx.Node, source: fx.Node) -> fx.Node | None:
     return better
 
 
-def _flat(graph: fx.Graph, part: fx.Node, width: int) -> fx.Node:
-    while part.target is aten.reshape.default:
-        part = cast("fx.Node", part.args[0])
-    shape = part.meta["val"].shape
-    if len(shape) == 2 and shape[1] == width:
-        return part
-    return emit(graph, aten.reshape.default, part, [-1, width])
+def _stack(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Turn a stack into a cat of parts with one more axis."""
+    parts = cast("Sequence[fx.Node]", node.args[0])
+    rank = len(node.meta["val"].shape)
+    dim = cast("int", node.args[1]) % rank if len(node.args) > 1 else 0
+    sizes = list(parts[0].meta["val"].shape)[1:]
+    if dim == 0 or not all(_static(s) for s in sizes):
+        return None
+    target = [-1, *sizes[: dim - 1], 1, *sizes[dim - 1 :]]
+    lines = [emit(module.graph, aten.reshape.default, p, target) for p in parts]
+    joined = emit(module.graph, aten.cat.default, lines, dim)
+    joined.meta = {**node.meta, "val": joined.meta["val"]}
+    return joined
 
 
 def _join(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """Turn a stack or cat on axis 1 into a cat of flat rows, which hoisting understands."""
-    parts = cast("Sequence[fx.Node]", node.args[0])
     dim = cast("int", node.args[1]) if len(node.args) > 1 else 0
-    shape = node.meta["val"].shape
-    rank = len(shape)
-    if dim % rank == rank - 1 and node.target is aten.cat.default:
-        return _pick_columns(module, node) if rank == 2 else None
-    inner = [list(p.meta["val"].shape)[1:] for p in parts]
-    if dim % rank != 1 or not all(_static(d) for sizes in [*inner, shape[1:]] for d in sizes):
-        return None
-    flat = [_flat(module.graph, p, prod(sizes)) for p, sizes in zip(parts, inner, strict=True)]
-    joined = emit(module.graph, aten.cat.default, flat, -1)
-    joined.meta = {**node.meta, "val": joined.meta["val"]}
-    return _reshape(node, joined)
+    rank = len(node.meta["val"].shape)
+    return _pick_columns(module, node) if rank == 2 and dim % rank == 1 else None
 
 
 def _pick_columns(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
@@ -224,7 +218,7 @@ def _pick_columns(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     for i, (base, pieces) in enumerate(runs):
         if len(pieces) > 1:
             width = prod(base.meta["val"].shape[1:])
-            flat = _flat(module.graph, base, width)
+            flat = emit(module.graph, aten.reshape.default, base, [-1, width])
             index = constant(module, torch.cat(pieces), node)
             parts[i] = emit(module.graph, aten.index_select.default, flat, 1, index)
     joined = emit(module.graph, aten.cat.default, parts, -1) if len(parts) > 1 else parts[0]
@@ -334,7 +328,7 @@ _CUTS = (
 )
 _Rule = Callable[[fx.GraphModule, fx.Node], fx.Node | None]
 _RULES: dict[Any, _Rule] = {
-    aten.stack.default: _join,
+    aten.stack.default: _stack,
     aten.cat.default: _join,
     aten.mm.default: _product,
     aten.matmul.default: _product,

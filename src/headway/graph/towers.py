@@ -1,226 +1,295 @@
-"""Two graphs under construction, and the one way from the query tower to the other."""
+"""The two towers under construction, and the one way from the query's to the candidates'."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from functools import reduce
 from typing import Any, cast
 
-from torch import SymInt, Tensor, fx, nn
+import torch
+from torch import SymInt, Tensor, fx
 
 from headway.core import CaptureError, Scope
-from headway.graph.scope import Blocks, Constant, Form, Ids, PerTower, Whole
-from headway.graph.simplify import aten, emit, where
-
-ROW_TO_QUERY = "row_to_query"
-ORIGIN = "origin"
-"""Key of a tower node's ``meta``: the captured node that it was made for."""
-
-
-class TowerBuilder:
-    """One tower's graph: inputs by name, constants once each, operations in order."""
-
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-        self.graph = fx.Graph()
-        self.root = nn.Module()
-        self.inputs: dict[str, fx.Node] = {}
-        self.origin = ""
-        self._constants: dict[int, tuple[fx.Node, Tensor]] = {}
-        self._last_input: fx.Node | None = None
-        self._rows: fx.Node | None = None
-
-    def input(self, name: str, value: Tensor) -> fx.Node:
-        """Return the input of that name, made if need be with the shape of ``value``."""
-        if name not in self.inputs:
-            with self._after_inputs():
-                node = self.graph.placeholder(f"input_{len(self.inputs)}")
-            node.meta["val"] = value
-            self.inputs[name] = self._last_input = node
-        return self.inputs[name]
-
-    def _after_inputs(self) -> AbstractContextManager[None]:
-        if self._last_input is None:
-            return cast("AbstractContextManager[None]", self.graph.inserting_before(None))
-        return cast("AbstractContextManager[None]", self.graph.inserting_after(self._last_input))
-
-    def constant(self, value: Tensor, like: fx.Node) -> fx.Node:
-        """Return a node that reads ``value``."""
-        known = self._constants.get(id(value))
-        if known is None:
-            name = f"constant_{len(self._constants)}"
-            self.root.register_buffer(name, value)
-            node = self.graph.get_attr(name)
-            node.meta["val"] = like.meta["val"].fake_mode.from_tensor(value, static_shapes=True)
-            known = self._constants[id(value)] = (node, value)
-        return known[0]
-
-    def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        """Append an operation."""
-        made = emit(self.graph, target, *args, **kwargs)
-        made.meta[ORIGIN] = self.origin
-        return made
-
-    def copy(self, node: fx.Node, args: Any, kwargs: Any) -> fx.Node:
-        """Append the operation of another graph's node; its shapes and place stay true."""
-        made = self.graph.call_function(cast("Any", node.target), args, kwargs)
-        made.meta = {**node.meta, ORIGIN: self.origin}
-        return made
-
-    def rows(self, value: SymInt) -> fx.Node:
-        """Return the tower's number of rows; ``close`` chooses where it is read."""
-        if self._rows is None:
-            source = next(iter(self.inputs.values()))
-            with self._after_inputs():
-                self._rows = self.graph.call_function(aten.sym_size.int, (source, 0))
-            self._rows.meta["val"] = value
-        return self._rows
-
-    def close(self, outputs: list[fx.Node]) -> None:
-        """End the graph with these outputs and drop what they do not need."""
-        self.graph.output(tuple(outputs))
-        self.graph.eliminate_dead_code()
-        self._settle_rows()
-        drop_unused(self.graph)
-        kept = set(self.graph.nodes)
-        self.inputs = {name: node for name, node in self.inputs.items() if node in kept}
-
-    def _settle_rows(self) -> None:
-        """Read the number of rows from an input that is needed anyway."""
-        if self._rows is None or not self._rows.users:
-            return
-        used = (n for n in self.inputs.values() if any(u is not self._rows for u in n.users))
-        source = next(used, None)
-        if source is not None:
-            self._rows.args = (source, 0)
+from headway.graph.builder import HIDDEN, ROW_TO_QUERY, TowerBuilder
+from headway.graph.forms import (
+    Blocks,
+    Constant,
+    Dots,
+    Form,
+    Ids,
+    PerTower,
+    Sizes,
+    Terms,
+    Whole,
+    scope_of,
+)
+from headway.graph.rewrites import ALL, Rewrite
+from headway.graph.simplify import aten, where
 
 
 class Towers:
-    """The query tower, the candidate tower and what passes between them."""
+    """The query tower, the candidate tower and what passes between them.
 
-    def __init__(self, rows: SymInt, row_to_query: Tensor) -> None:
+    Attributes:
+        per_query: whether the candidate tower scores candidates of one query: values of the
+            query then have one row and are broadcast, else they are gathered by row.
+        forms: of the captured nodes met so far.
+        hidden: query-tower nodes to the candidate tower's inputs that carry them.
+        rewrite: that applied to the captured node at hand; empty if none did.
+        stopped: why the work of the node at hand stays with the candidates; else empty.
+    """
+
+    def __init__(
+        self,
+        rows: SymInt,
+        row_to_query: Tensor,
+        *,
+        per_query: bool = False,
+        rewrites: frozenset[Rewrite] = ALL,
+    ) -> None:
         self.query = TowerBuilder(Scope.QUERY)
         self.candidate = TowerBuilder(Scope.CANDIDATE)
-        self.hidden: dict[fx.Node, fx.Node] = {}
+        self.per_query = per_query
         self.forms: dict[fx.Node, Form] = {}
+        self.hidden: dict[fx.Node, fx.Node] = {}
         self.notes: list[str] = []
+        self.rewrite = self.stopped = ""
+        self._rewrites = rewrites
+        self._node: fx.Node | None = None
         self._rows = rows
         self._row_to_query = row_to_query
-        self._gathered: dict[fx.Node, fx.Node] = {}
-        self._made: dict[tuple[Scope, object], Any] = {}
+        self._crossed: dict[fx.Node, fx.Node] = {}
+        self._made: dict[tuple[Scope, bool, object], Any] = {}
+
+    def begin(self, node: fx.Node) -> None:
+        """Say which captured node the operations to come are for."""
+        self.query.begin(node)
+        self.candidate.begin(node)
+        self._node = node
+        self.rewrite = self.stopped = ""
+
+    def allows(self, rewrite: Rewrite) -> bool:
+        """Tell whether a rewrite may be applied."""
+        return rewrite in self._rewrites
+
+    def apply(self, rewrite: Rewrite, note: str = "") -> None:
+        """Record that a rewrite moved work away from the node at hand."""
+        self.rewrite = rewrite.value
+        if note:
+            self.notes.append(f"hoisted: {note}")
 
     def of(self, scope: Scope) -> TowerBuilder:
         """Return the tower of a scope."""
         return self.query if scope is Scope.QUERY else self.candidate
 
-    def begin(self, node: fx.Node) -> None:
-        """Say which captured node the operations to come are for."""
-        self.query.origin = self.candidate.origin = node.name
-
-    def node(self, form: Form, scope: Scope, like: fx.Node) -> Any:
-        """Return the node (or number) that has the value in a tower, computing what it lacks.
-
-        Args:
-            form: what the value is; a candidate-level one cannot be asked for per query.
-            scope: whose tower.
-            like: the captured node that needs it, for its shape context and its place.
-        """
-        key = (scope, form.node if isinstance(form, PerTower) else form)
-        if key not in self._made:
-            self._made[key] = self._make(form, scope, like)
-        return self._made[key]
+    def owner(self, node: fx.Node) -> TowerBuilder:
+        """Return the tower that a node belongs to."""
+        return self.query if node.graph is self.query.graph else self.candidate
 
     def is_rows(self, value: object) -> bool:
         """Tell whether a size is the number of rows."""
         return isinstance(value, SymInt) and bool(value.node.expr == self._rows.node.expr)
 
-    def gather(self, node: fx.Node) -> fx.Node:
-        """Return a query-tower value spread to the candidates, as late as its shape allows."""
-        if node not in self._gathered:
-            self._gathered[node] = self._spread(node)
-        return self._gathered[node]
+    def exact(self, form: Form, scope: Scope) -> Any:
+        """Return the node (or number) that has a value in a tower, in its full shape.
 
-    def _make(self, form: Form, scope: Scope, like: fx.Node) -> Any:
-        if isinstance(form, Whole):
-            return form.node if form.scope is scope else self.gather(form.node)
-        if isinstance(form, Constant):
-            return self.of(scope).constant(form.value, self._like(like))
-        if isinstance(form, Blocks):
-            return self._concatenate(form, scope, like)
-        if isinstance(form, PerTower):
-            return self._recompute(form.node, scope, like)
-        raise CaptureError(misused(form, like))
+        Args:
+            form: what the value is; a candidate-level one cannot be asked for per query.
+            scope: whose tower.
+        """
+        return self._settled(form, scope, full=True)
 
-    def _like(self, node: fx.Node) -> fx.Node:
-        """Return a node with a tensor to take the shape context from."""
-        if hasattr(node.meta.get("val"), "fake_mode"):
+    def compact(self, form: Form, scope: Scope) -> Any:
+        """Return the same as ``exact`` with broadcasts not carried out: axes may have size 1.
+
+        So may the rows, where the tower is per query and the value the query's.
+        """
+        return self._settled(form, scope, full=False)
+
+    def whole(self, form: Terms | Blocks | Dots) -> Terms:
+        """Return a value as one node of the candidates, or of the query if it is all the query's."""
+        scope = scope_of(form) or Scope.CANDIDATE
+        node = self.compact(form, scope)
+        if scope is Scope.QUERY:
+            return Terms(form.sizes, query=node)
+        return Terms(form.sizes, candidate=node)
+
+    def cross(self, node: fx.Node) -> fx.Node:
+        """Return a query-tower value for the candidates: gathered, or one row to broadcast."""
+        if node not in self._crossed:
+            self._crossed[node] = self._spread(node)
+        return self._crossed[node]
+
+    def times_query(self, value: fx.Node, matrices: fx.Node) -> fx.Node:
+        """Return the product of candidates' rows with the query's matrix.
+
+        Args:
+            value: of the candidates, ``[rows, n, k]`` or ``[rows, k]``.
+            matrices: of the query, ``[queries, k, m]``.
+        """
+        crossed = self.cross(matrices)
+        if self.per_query:
+            return self.candidate.call(aten.matmul.default, value, self.only(crossed))
+        if len(value.meta["val"].shape) == 3:
+            return self.candidate.call(aten.bmm.default, value, crossed)
+        lines = self.candidate.call(aten.unsqueeze.default, value, 1)
+        return self.candidate.call(
+            aten.squeeze.dim, self.candidate.call(aten.bmm.default, lines, crossed), 1
+        )
+
+    def only(self, crossed: fx.Node) -> fx.Node:
+        """Return the one query's matrix, without the axis of queries."""
+        sizes = [int(s) for s in crossed.meta["val"].shape[1:]]
+        return self.candidate.call(aten.reshape.default, crossed, sizes)
+
+    def stop(self) -> None:
+        """Record that the node at hand joins query and candidates for good."""
+        if self._node is not None and not self.stopped:
+            self.stopped = f"{self._node.target} joins query and candidates"
+            self.notes.append(f"stopped: {self.stopped}{where(self._node)}")
+
+    def row_count(self) -> fx.Node:
+        """Return the number of candidates."""
+        return self.candidate.rows(self._rows, self._row_to_query)
+
+    def _settled(self, form: Form, scope: Scope, *, full: bool) -> Any:
+        key = (scope, full, form.node if isinstance(form, PerTower) else form)
+        if key not in self._made:
+            node = self._make(form, scope)
+            if full and isinstance(form, Terms | Blocks | Dots):
+                node = self._filled(node, form.sizes, scope)
+            self._made[key] = node
+        return self._made[key]
+
+    def _filled(self, node: fx.Node, sizes: Sizes, scope: Scope) -> fx.Node:
+        """Carry out the broadcasts that were put off."""
+        grows = scope is Scope.CANDIDATE and self._one_row(node)
+        if tuple(node.meta["val"].shape[1:]) == sizes and not grows:
             return node
-        inputs = [*self.query.inputs.values(), *self.candidate.inputs.values()]
-        return inputs[0]
+        target = self._full(sizes) if grows else [-1, *sizes]
+        return self.of(scope).call(aten.expand.default, node, target)
 
-    def _concatenate(self, form: Blocks, scope: Scope, like: fx.Node) -> fx.Node:
-        """Join the parts; neighbours of the query are joined first and gathered as one."""
+    def _full(self, sizes: Sizes) -> list[Any]:
+        return [self.row_count(), *sizes]
+
+    def _one_row(self, node: fx.Node) -> bool:
+        first = node.meta["val"].shape[0]
+        return self.per_query and isinstance(first, int) and first == 1
+
+    def _make(self, form: Form, scope: Scope) -> Any:
+        if isinstance(form, Whole):
+            return form.node if form.scope is scope else self._exactly(form.node)
+        if isinstance(form, Constant):
+            return self.of(scope).constant(form.value)
+        if isinstance(form, Terms):
+            return self._total(form, scope)
+        if isinstance(form, Blocks):
+            return self._concatenated(form, scope)
+        if isinstance(form, PerTower):
+            return self._recompute(form.node, scope)
+        if isinstance(form, Dots):
+            return self._multiplied(form, scope)
+        raise CaptureError(f"ids of {form.part.feature.name!r} cannot enter a tower")
+
+    def _total(self, form: Terms, scope: Scope) -> fx.Node:
+        """Carry out the products and the sum."""
+        if scope is Scope.QUERY:
+            return cast("fx.Node", form.query)
+        call = self.candidate.call
+        parts = [] if form.candidate is None else [form.candidate]
+        parts += [call(aten.mul.Tensor, p.candidate, self.cross(p.query)) for p in form.products]
+        parts += [] if form.query is None else [self.cross(form.query)]
+        return reduce(lambda a, b: call(aten.add.Tensor, a, b), parts)
+
+    def _concatenated(self, form: Blocks, scope: Scope) -> fx.Node:
+        """Join the parts; neighbours of the query are joined first and cross as one."""
         nodes: list[fx.Node] = []
-        run: list[fx.Node] = []
-        for part in form.parts:
-            if isinstance(part, Whole) and part.scope is Scope.QUERY is not scope:
-                run.append(part.node)
+        run: list[Terms] = []
+        for part in (*form.parts, None):
+            if part is not None and scope_of(part) is Scope.QUERY is not scope:
+                run.append(part)
                 continue
-            nodes += self._join_run(run)
-            run = []
-            nodes.append(self.node(part, scope, like))
-        nodes += self._join_run(run)
-        return nodes[0] if len(nodes) == 1 else self.of(scope).call(aten.cat.default, nodes, -1)
+            if run:
+                joined = self.query.join([self.exact(p, Scope.QUERY) for p in run], form.axis)
+                nodes.append(self.exact(Terms(tuple(joined.meta["val"].shape[1:]), joined), scope))
+                run = []
+            if part is not None:
+                nodes.append(self.exact(part, scope))
+        tower = self.of(scope)
+        total = tower.join(nodes, form.axis)
+        if form.order is None:
+            return total
+        places = inverse(form.order)
+        return tower.call(aten.index_select.default, total, form.axis, tower.constant(places))
 
-    def _join_run(self, run: list[fx.Node]) -> list[fx.Node]:
-        if len(run) < 2:
-            return [self.gather(node) for node in run]
-        return [self.gather(self.query.call(aten.cat.default, run, -1))]
+    def _multiplied(self, form: Dots, scope: Scope) -> fx.Node:
+        """Multiply all vectors with all; only where no rule took a choice of them."""
+        tower = self.of(scope)
+        vectors = self.exact(form.vectors, scope)
+        turned = tower.call(aten.permute.default, vectors, [0, 2, 1])
+        products = tower.call(aten.bmm.default, vectors, turned)
+        count = vectors.meta["val"].shape[1]
+        flat = tower.reshape(products, (count * count,))
+        index = form.pairs.flatten()
+        if index.tolist() != list(range(count * count)):
+            flat = tower.call(aten.index_select.default, flat, 1, tower.constant(index))
+        return tower.reshape(flat, form.sizes)
 
-    def _recompute(self, node: fx.Node, scope: Scope, like: fx.Node) -> Any:
+    def _recompute(self, node: fx.Node, scope: Scope) -> Any:
         tower = self.of(scope)
         if self.is_rows(node.meta["val"]):
-            if not tower.inputs:
-                tower.input(ROW_TO_QUERY, self._row_to_query)
-            return tower.rows(node.meta["val"])
+            return tower.rows(node.meta["val"], self._row_to_query)
         args, kwargs = fx.map_arg(
-            (node.args, node.kwargs), lambda n: self.node(self.forms[n], scope, like)
+            (node.args, node.kwargs), lambda n: self.exact(self.forms[n], scope)
         )
         return tower.copy(node, args, kwargs)
+
+    def _exactly(self, node: fx.Node) -> Any:
+        """Return a query-tower value for the candidates with a row for each, if it has rows."""
+        crossed = self.cross(node)
+        value = node.meta["val"]
+        if isinstance(value, Tensor) and value.dim() and self._one_row(crossed):
+            return self._filled(crossed, tuple(crossed.meta["val"].shape[1:]), Scope.CANDIDATE)
+        return crossed
 
     def _spread(self, node: fx.Node) -> fx.Node:
         value = node.meta["val"]
         if node.target is aten.sym_size.int:
-            return self.candidate.rows(value)
+            return self.candidate.rows(value, self._row_to_query)
         if node.op == "get_attr":
-            constant = cast("Tensor", getattr(self.query.root, str(node.target)))
-            return self.candidate.constant(constant, node)
-        if _may_cross(node) and self._row_wise(value):
-            index = self.candidate.input(ROW_TO_QUERY, self._row_to_query)
-            self.hidden[node] = self.candidate.input(f"hidden of {node.name}", value)
-            return self.candidate.call(aten.index_select.default, self.hidden[node], 0, index)
+            return self.candidate.constant(
+                cast("Tensor", getattr(self.query.root, str(node.target)))
+            )
+        row_wise = isinstance(value, Tensor) and self._row_wise(value)
+        if row_wise and value.is_floating_point() and node.target is not aten.expand.default:
+            return self._hand_over(node, value)
         if node.op == "placeholder" or not node.all_input_nodes:
             raise CaptureError(f"the value {node.name} has no axis of rows to spread{where(node)}")
-        args, kwargs = fx.map_arg((node.args, node.kwargs), self.gather)
+        # Runners carry floats, so what is none is made again from what is.
+        again = self.cross if row_wise and node.target is not aten.expand.default else self._exactly
+        args, kwargs = fx.map_arg((node.args, node.kwargs), again)
+        if self.per_query:
+            return self.candidate.call(node.target, *args, **kwargs)
         return self.candidate.copy(node, args, kwargs)
+
+    def _hand_over(self, node: fx.Node, value: Tensor) -> fx.Node:
+        if self.per_query:
+            one = value.new_empty((1, *value.shape[1:]))
+            self.hidden[node] = self.candidate.input(f"{HIDDEN}{node.name}", one)
+            return self.hidden[node]
+        index = self.candidate.input(ROW_TO_QUERY, self._row_to_query)
+        self.hidden[node] = self.candidate.input(f"{HIDDEN}{node.name}", value)
+        return self.candidate.call(aten.index_select.default, self.hidden[node], 0, index)
 
     def _row_wise(self, value: Tensor) -> bool:
         sizes = list(value.shape)
         return bool(sizes) and self.is_rows(sizes[0]) and all(isinstance(s, int) for s in sizes[1:])
 
 
-def _may_cross(node: fx.Node) -> bool:
-    """Tell whether to gather a value itself: runners carry floats, and no copies of copies."""
-    value = node.meta["val"]
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        return False
-    return node.target is not aten.expand.default
-
-
-def drop_unused(graph: fx.Graph) -> None:
-    """Erase the inputs that nothing reads."""
-    for node in graph.find_nodes(op="placeholder"):
-        if not node.users:
-            graph.erase_node(node)
+def inverse(order: tuple[int, ...]) -> Tensor:
+    """Return for each column of a value its place in the concatenation."""
+    places = torch.empty(len(order), dtype=torch.int64)
+    places[torch.tensor(order)] = torch.arange(len(order))
+    return places
 
 
 def misused(form: Ids, node: fx.Node) -> str:

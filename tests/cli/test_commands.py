@@ -10,7 +10,9 @@ import pytest
 from headway import __version__
 from headway.cli import main
 
-COMMANDS = ("demo", "train", "optimize", "inspect", "validate", "serve", "bench", "doctor")
+COMMANDS = (
+    *("demo", "train", "optimize", "compile", "inspect", "validate", "serve", "bench", "doctor"),
+)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

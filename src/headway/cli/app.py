@@ -6,13 +6,13 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from headway import __version__
 from headway.cli.terminal import Terminal
-from headway.core import HeadwayError, parse_sla
+from headway.core import HeadwayError, UsageError, parse_sla
 
 app = typer.Typer(
     name="headway",
@@ -82,9 +82,14 @@ def train(config: ConfigFile, data: DataPath = None, out: Out = None, json: Json
     show_training(train_config(config, data, folder, terminal).report, terminal)
 
 
-@app.command(epilog="Example: headway optimize examples/movielens.yaml --out out/movielens")
+@app.command(
+    epilog="Examples: headway optimize examples/movielens.yaml --out out/movielens | "
+    "headway optimize --onnx model.onnx --schema schema.yaml"
+)
 def optimize(
-    config: ConfigFile,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML file; see examples/.")
+    ] = None,
     data: DataPath = None,
     out: Out = None,
     checkpoint: Annotated[
@@ -93,13 +98,27 @@ def optimize(
     allow_unproven: Annotated[
         bool, typer.Option("--allow-unproven", help="Exit with 0 though the guard has not passed.")
     ] = False,
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", help="Compile this ONNX model; needs no CONFIG.")
+    ] = None,
+    schema: Annotated[
+        Path | None, typer.Option("--schema", help="The ONNX model's schema, a YAML file.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train (or take a checkpoint), make it small and fast under the guard, write a bundle.
 
     Exits with 3 if the guard did not pass. The bundle is then written all the same when it is
-    only not proven, labelled so.
+    only not proven, labelled so. With --onnx and --schema there is no data to judge with: the
+    model is compiled exactly, as by headway compile.
     """
+    if onnx is not None or schema is not None:
+        given = [config, data, checkpoint]
+        if onnx is None or schema is None or any(v is not None for v in given) or allow_unproven:
+            raise UsageError("--onnx goes with --schema, and with --out and --json only")
+        return compile_(onnx, schema, out, "f32", json)
+    if config is None:
+        raise UsageError("headway optimize needs a CONFIG, or --onnx and --schema")
     from headway.cli.optimizing import optimize_config
 
     terminal = Terminal(json=json)
@@ -110,12 +129,58 @@ def optimize(
     raise typer.Exit(code)
 
 
-@app.command(epilog="Example: headway inspect out/movielens")
-def inspect(bundle: BundlePath, json: Json = False) -> None:
+@app.command(
+    "compile",
+    epilog="Example: headway compile model.onnx --schema schema.yaml --precision reduced",
+)
+def compile_(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Opset 17 or later.")],
+    schema: Annotated[
+        Path, typer.Option("--schema", help="Features, tables and tasks; see docs/onnx.md.")
+    ],
+    out: Out = None,
+    precision: Annotated[
+        Literal["f32", "reduced"],
+        typer.Option("--precision", help="f32: equal to the model; reduced: int8."),
+    ] = "f32",
+    json: Json = False,
+) -> None:
+    """Write a bundle from an ONNX model and a schema, without any data.
+
+    Nothing is judged: reduced precision states its error against f32 on generated rows.
+    """
+    from headway.cli.compiling import compile_onnx
+
+    folder = out or Path("out") / model.stem
+    compile_onnx(model, schema, folder, precision, Terminal(json=json))
+
+
+@app.command(
+    epilog="Examples: headway inspect out/movielens | "
+    "headway inspect --graph out/movielens --page out/graph.html"
+)
+def inspect(
+    path: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="The bundle; with --graph, or a checkpoint.")
+    ],
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Show what runs once per query, and what it saves.")
+    ] = False,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="With --graph: draw it into this HTML file.")
+    ] = None,
+    json: Json = False,
+) -> None:
     """Show what stands in a bundle: features, tables, towers, guard, what was tried."""
+    if graph:
+        from headway.cli.graphing import show_graph
+
+        return show_graph(path, page, Terminal(json=json))
+    if page is not None:
+        raise UsageError("--page goes with --graph")
     from headway.cli import inspecting
 
-    inspecting.inspect(bundle, Terminal(json=json))
+    return inspecting.inspect(path, Terminal(json=json))
 
 
 @app.command(epilog="Example: headway validate out/movielens")

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-_FIGURE = re.compile(r"^([-+]?[\d.,]+(e[-+]\d+)?( ?(ms|us|s|x|%|B|kB|MB|GB|numbers))?)?$")
+_FIGURE = re.compile(r"^([-+]?[\d.,]+(e[-+]\d+)?( ?(ms|us|s|x|%|B|kB|MB|GB|k|M|G|T|numbers))?)?$")
 
 
 class Terminal:
@@ -131,3 +131,13 @@ def size(count: float) -> str:
 def number(value: float) -> str:
     """Return a rate or a count for people, with thousands apart."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def count_of(value: int) -> str:
+    """Return a large count for people: three digits with k, M, G or T."""
+    scaled = float(value)
+    for unit in ("", "k", "M", "G"):
+        if scaled < 999.5:
+            return f"{scaled:.3g}{unit}"
+        scaled /= 1000
+    return f"{scaled:.3g}T"

@@ -8,6 +8,7 @@ from headway.compress.guard import (
     judge,
     worst,
 )
+from headway.compress.lowering import GRAPH_PROFILE
 from headway.compress.pipeline import (
     STAGES,
     Job,
@@ -30,6 +31,7 @@ from headway.compress.verdict import Step
 
 __all__ = [
     "COMPILE_STAGES",
+    "GRAPH_PROFILE",
     "STAGES",
     "CompileReport",
     "Evidence",

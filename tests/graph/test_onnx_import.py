@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -315,6 +316,21 @@ def test_ids_of_shape_rows_by_one_and_of_int32_are_read(tmp_path: Path) -> None:
     item = np.array([0, 29, 7])
     found = files.call(import_onnx(path, SPARSE).model, SPARSE, {"item": item})
     np.testing.assert_allclose(found, ITEMS[item] @ WEIGHT, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_weights_of_another_width_become_float32(tmp_path: Path, dtype: Any) -> None:
+    nodes = [
+        node("Gather", ["table", "item"], ["rows"]),
+        node("MatMul", ["rows", "weight"], ["product"]),
+        node("Cast", ["product"], ["output"], to=FLOAT),
+    ]
+    constants = {"table": ITEMS.astype(dtype), "weight": WEIGHT.astype(dtype)}
+    path = files.make(tmp_path / "m.onnx", nodes, {"item": (INT, ["rows"])}, constants)
+    item = np.array([0, 29, 7])
+    found = files.call(import_onnx(path, SPARSE).model, SPARSE, {"item": item})
+    narrow = [array.astype(np.float32) for array in constants.values()]
+    np.testing.assert_allclose(found, narrow[0][item] @ narrow[1], rtol=1e-5, atol=1e-6)
 
 
 def sparse_file(path: Path, *more: onnx.NodeProto, outputs: Sequence[str] = ("output",)) -> Path:

@@ -21,6 +21,11 @@ MAX_FILE_BYTES = 2 << 30
 MAX_TENSOR_BYTES = 256 << 30
 MAX_NODES = 100_000
 _OWN_DOMAINS = {"", "ai.onnx"}
+_OTHER_FLOATS = {
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+    onnx.TensorProto.DOUBLE,
+}
 Array = NDArray[Any]
 
 
@@ -119,7 +124,9 @@ def _initializers(graph: onnx.GraphProto, file: Path) -> Iterator[tuple[str, Arr
 def _array(tensor: onnx.TensorProto, file: Path) -> Array:
     try:
         external = tensor.data_location == onnx.TensorProto.EXTERNAL
-        return _external(tensor, file) if external else numpy_helper.to_array(tensor)
+        array: Array = _external(tensor, file) if external else numpy_helper.to_array(tensor)
+        # Of one width throughout, as the towers will be.
+        return array.astype(np.float32) if tensor.data_type in _OTHER_FLOATS else array
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise CaptureError(
             f"the tensor {tensor.name!r} of {file} is damaged: {_first_line(error)}"
@@ -145,8 +152,8 @@ def _external(tensor: onnx.TensorProto, file: Path) -> Array:
             f"the external data {place!r} has {size} bytes, the tensor {tensor.name!r} ends at "
             f"{start + length}; it was cut off, copy it again"
         )
-    values: Array = np.fromfile(target, dtype.newbyteorder("<"), count, offset=start)
-    return values.reshape(tuple(tensor.dims))
+    values: Array = np.fromfile(target, np.uint8, length, offset=start)
+    return values.view(dtype).reshape(tuple(tensor.dims))
 
 
 def _beside(file: Path, place: str, name: str) -> Path:

@@ -117,11 +117,9 @@ class OnnxModule(nn.Module):
         else:
             if kind not in "fiub":
                 raise CaptureError(f"the constant {name!r} is {value.dtype}, which is not read")
-            # Of one width throughout, as the towers will be.
-            narrow = value.astype(np.float32) if kind == "f" else value
             own = f"constant_{len(self._buffer_of)}"
             self._buffer_of[name] = own
-            self.register_buffer(own, torch.from_numpy(np.ascontiguousarray(narrow).copy()))
+            self.register_buffer(own, torch.from_numpy(np.ascontiguousarray(value).copy()))
 
 
 class _Node(nn.Module):

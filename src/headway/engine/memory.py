@@ -12,16 +12,20 @@ HUGE_PAGE = 2 << 20
 _LINE = 64
 
 
-def huge_room(size: int) -> NDArray[np.uint8]:
+def huge_room(size: int, *, huge: bool = True) -> NDArray[np.uint8]:
     """Return uint8 ``[size]`` of zeros, at the start of a page and in large pages if it fills one.
 
     The mapping is private: memory that may be shared gets no large pages on most systems. Where
     the system grants none, ordinary memory comes back without a word.
+
+    Args:
+        size: in bytes.
+        huge: False asks for small pages, to compare.
     """
     if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         try:
             room = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            room.madvise(mmap.MADV_HUGEPAGE)
+            room.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
         except OSError:  # a kernel without them
             return _on_a_line(size)
         return _from(np.frombuffer(room, np.uint8), size, HUGE_PAGE)

@@ -51,7 +51,7 @@ class Curve:
 
 def rate_curves(curves: Sequence[Curve], percentile: float, limit_ms: float) -> str:
     """Draw latency over offered rate, with the SLA's limit and each LBT."""
-    figure, axes = _new(6.8, 3.8)
+    figure, axes = draw(6.8, 3.8)
     top = limit_ms * 4
     for colour, curve in zip(COLOURS, curves, strict=False):
         order = np.argsort(curve.rate)
@@ -68,12 +68,12 @@ def rate_curves(curves: Sequence[Curve], percentile: float, limit_ms: float) -> 
     axes.set_xlabel("offered rate, queries/s (dashed: latency-bounded throughput)")
     axes.set_ylabel("latency from intended arrival, ms")
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure, "Latency over offered rate")
+    return finish(figure, "Latency over offered rate")
 
 
 def latency_histogram(samples_ms: Mapping[str, NDArray[np.float64]]) -> str:
     """Draw the distribution of latencies of each name over common logarithmic bins."""
-    figure, axes = _new(6.8, 3.2)
+    figure, axes = draw(6.8, 3.2)
     finite = {name: s[np.isfinite(s) & (s > 0)] for name, s in samples_ms.items()}
     both = np.concatenate([*finite.values()]) if finite else np.empty(0)
     if len(both):
@@ -87,7 +87,7 @@ def latency_histogram(samples_ms: Mapping[str, NDArray[np.float64]]) -> str:
         axes.legend(frameon=False, fontsize=8)
     axes.set_xlabel("latency, ms")
     axes.set_ylabel("% of queries")
-    return _svg(figure, "Latency histogram")
+    return finish(figure, "Latency histogram")
 
 
 def latency_bars(latency_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -96,7 +96,7 @@ def latency_bars(latency_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) ->
     Args:
         latency_ms: name to query size to ``{"p50", "p95", "p99"}`` in milliseconds.
     """
-    figure, axes = _new(6.8, 3.2)
+    figure, axes = draw(6.8, 3.2)
     names = list(latency_ms)
     sizes = list(next(iter(latency_ms.values()))) if names else []
     width = 0.8 / max(1, len(names))
@@ -111,7 +111,7 @@ def latency_bars(latency_ms: Mapping[str, Mapping[str, Mapping[str, float]]]) ->
     axes.set_xticks(range(len(sizes)), [f"N = {n}" for n in sizes])
     axes.set_ylabel("latency, ms")
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure, "Latency by query size")
+    return finish(figure, "Latency by query size")
 
 
 def guard_interval(
@@ -124,7 +124,7 @@ def guard_interval(
         margin: the loss that is still allowed, positive.
         title: read out by screen readers.
     """
-    figure, axes = _new(6.8, 0.9 + 0.42 * max(1, len(rows)))
+    figure, axes = draw(6.8, 0.9 + 0.42 * max(1, len(rows)))
     for i, (_, delta, low, high) in enumerate(rows):
         axes.plot([low, high], [i, i], color=COLOURS[1], lw=2)
         axes.plot(delta, i, "o", color=COLOURS[1], ms=5)
@@ -135,10 +135,15 @@ def guard_interval(
     axes.invert_yaxis()
     axes.set_xlabel("AUC minus the baseline's AUC, paired, with interval")
     axes.legend(frameon=False, fontsize=8)
-    return _svg(figure, title)
+    return finish(figure, title)
 
 
-def _new(width: float, height: float) -> tuple[Figure, Axes]:
+def draw(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return an empty plot in the house style, sizes in inches.
+
+    Raises:
+        MissingDependencyError: without the ``optimize`` extra.
+    """
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure as NewFigure
@@ -149,7 +154,8 @@ def _new(width: float, height: float) -> tuple[Figure, Axes]:
         return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, title: str) -> str:
+def finish(figure: Figure, title: str) -> str:
+    """Return a plot as SVG; the title is read out by screen readers."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
     text = buffer.getvalue()

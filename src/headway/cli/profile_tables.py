@@ -1,0 +1,96 @@
+"""What ``headway profile`` found, as tables for the terminal and for the page."""
+
+from __future__ import annotations
+
+from headway.cli.terminal import count_of, size
+from headway.engine import Ceilings, Profile, RandomRead
+
+Lines = list[tuple[str, ...]]
+Shown = tuple[tuple[str, ...], Lines]
+"""Head and rows of a table."""
+
+
+def latency_table(found: Profile) -> Shown:
+    """Return latency by ids, threads and rows, with the rate of all threads together."""
+    head = ("ids", "threads", "rows", "p50, us", "p95, us", "p99, us", "queries/s")
+    lines: Lines = []
+    for load in found.loads:
+        table = load.latency
+        for rows in table.rows:
+            at = [table.at(rows, percentile) for percentile in (50.0, 95.0, 99.0)]
+            named = load.ids if load.ids == "zipf" else f"{load.ids} (worst case)"
+            figures = [*(us(ns) for ns in at), f"{load.concurrency * 1e9 / at[0]:,.0f}"]
+            lines.append((named, str(load.concurrency), str(rows), *figures))
+    return head, lines
+
+
+def us(ns: float) -> str:
+    """Return nanoseconds as microseconds for people."""
+    return f"{ns / 1000:,.0f}" if ns >= 1e5 else f"{ns / 1000:.1f}"
+
+
+def ceiling_table(ceilings: Ceilings) -> Shown:
+    """Return what one core does at best."""
+    lines: Lines = [
+        (f"read {size(read.size_bytes)} in order", f"{read.bytes_per_s / 1e9:.3g} GB/s")
+        for read in ceilings.sequential
+    ]
+    lines += [
+        (
+            f"read {read.row_bytes} B at random in {size(read.region_bytes)}, {_pages(read)} pages",
+            f"{read.ns_per_row:.3g} ns",
+        )
+        for read in ceilings.random
+    ]
+    lines += [
+        (
+            f"{rate.precision} products {rate.rows} x {rate.inner} x {rate.columns}",
+            f"{rate.multiply_adds_per_s / 1e9:.3g}G multiply-adds/s",
+        )
+        for rate in ceilings.products
+    ]
+    return ("ceiling", ""), lines
+
+
+def _pages(read: RandomRead) -> str:
+    return "large" if read.huge_pages else "small"
+
+
+def tower_table(found: Profile) -> Shown:
+    """Return what each tower has to do per row."""
+    head = ("tower", "products", "weights", "multiply-adds a row", "lookups of")
+    lines: Lines = [
+        (
+            str(work.tower),
+            work.precision,
+            size(work.weight_bytes),
+            f"{work.multiply_adds:,.0f}" + ("" if work.counted else " (guessed from the weights)"),
+            ", ".join(work.features) or "nothing",
+        )
+        for work in found.towers
+    ]
+    return head, lines
+
+
+def limit_table(found: Profile) -> Shown:
+    """Return bytes, operations, limits and distance of each tower."""
+    head = (
+        "tower", "ids", "rows", "lookups", "bytes", "mult-adds", "limit: lookups, us",
+        "limit: dense, us", "measured, us", "distance",
+    )  # fmt: skip
+    lines: Lines = [
+        (
+            str(limit.tower),
+            limit.ids,
+            str(limit.rows),
+            count_of(round(limit.looked_up)),
+            count_of(round(limit.looked_up_bytes)),
+            count_of(round(limit.multiply_adds)),
+            us(limit.lookups_ns),
+            us(limit.dense_ns),
+            us(limit.measured_ns),
+            f"{limit.distance:.2f}x",
+        )
+        for limit in found.limits
+    ]
+    return head, lines

@@ -11,7 +11,8 @@ from headway import __version__
 from headway.cli import main
 
 COMMANDS = (
-    *("demo", "train", "optimize", "compile", "inspect", "validate", "serve", "bench", "doctor"),
+    *("demo", "train", "optimize", "compile", "inspect", "validate", "serve", "bench", "profile"),
+    "doctor",
 )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from headway import __version__
+from headway.cli.profiling import profile_command
 from headway.cli.terminal import Terminal
 from headway.core import HeadwayError, UsageError, parse_sla
 
@@ -263,6 +264,13 @@ def bench(
         sla=parse_sla(sla), workload=workload, rate=rate, seconds=seconds, seed=seed, report=report
     )
     raise typer.Exit(run_bench(target, model, settings, Terminal(json=json)))
+
+
+app.command(
+    "profile",
+    epilog="Examples: headway profile out/movielens --page out/profile.html | "
+    "headway profile --operators din",
+)(profile_command)
 
 
 @app.command()

@@ -73,11 +73,11 @@ def tower_table(found: Profile) -> Shown:
 
 
 def limit_table(found: Profile) -> Shown:
-    """Return bytes, operations, limits and distance of each tower."""
-    head = (
-        "tower", "ids", "rows", "lookups", "bytes", "mult-adds", "limit: lookups, us",
-        "limit: dense, us", "measured, us", "distance",
-    )  # fmt: skip
+    """Return each tower's work per query, its two limits and its time in us, and time over limits.
+
+    The work is rows of tables read, their bytes, and multiply-adds.
+    """
+    head = ("tower", "ids", "rows", "reads", "bytes", "MACs", "tables", "dense", "took", "limits")
     lines: Lines = [
         (
             str(limit.tower),

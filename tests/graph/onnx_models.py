@@ -43,8 +43,15 @@ class Flat(nn.Module):
         return out
 
 
-def export(model: nn.Module, schema: Schema, path: Path) -> None:
-    """Write a module as its user would, bags as values and offsets, sequences with masks."""
+def export(model: nn.Module, schema: Schema, path: Path, *, dynamo: bool = True) -> None:
+    """Write a module as its user would, bags as values and offsets, sequences with masks.
+
+    Args:
+        model: of the zoo.
+        schema: of the model.
+        path: the file to write.
+        dynamo: with torch's newer exporter; the older one traces, which is faster.
+    """
     columns = model_inputs(example_columns(schema, np.random.default_rng(0)), schema)
     rows = Dim("rows", min=2)
     tensors, names, dims = [], [], []
@@ -64,11 +71,15 @@ def export(model: nn.Module, schema: Schema, path: Path) -> None:
             Flat(model, schema).eval(),
             tuple(tensors),
             path,
-            dynamo=True,
-            dynamic_shapes=(tuple(dims),),
+            dynamo=dynamo,
             input_names=names,
             verbose=False,
             external_data=False,
+            **(
+                {"dynamic_shapes": (tuple(dims),)}
+                if dynamo
+                else {"dynamic_axes": {n: [0] for n in names}, "opset_version": 17}
+            ),
         )
 
 

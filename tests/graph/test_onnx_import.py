@@ -32,7 +32,7 @@ from headway.core import (
     Task,
 )
 from headway.core import Sequence as SequenceFeature
-from headway.graph import capture, example_columns, partition
+from headway.graph import capture, example_columns, explain, partition
 from headway.graph.onnx_import import import_onnx
 from headway.models import build_model
 
@@ -59,20 +59,36 @@ def sequence_schema() -> Schema:
     return Schema(features=(history, item), tables=TABLES)
 
 
-# Zoo models as torch exports them: bags are loops there.
+# Zoo models as torch's two exporters write them: bags are loops there.
 
 
-@pytest.mark.parametrize("name", ["dlrm_dot", "din", "mt_wide_deep"])
-def test_a_zoo_model_comes_back_as_it_was(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "dynamo"),
+    [*((name, False) for name in SETTINGS), ("dlrm_dot", True), ("din", True)],
+)
+def test_a_zoo_model_comes_back_as_it_was(name: str, dynamo: bool, tmp_path: Path) -> None:
     schema = make_schema(8, (Task(), Task(name="buy")))
     model = build_model(SETTINGS[name], schema, seed=3).eval()
-    files.export(model, schema, tmp_path / "m.onnx")
+    files.export(model, schema, tmp_path / "m.onnx", dynamo=dynamo)
     imported = import_onnx(tmp_path / "m.onnx", schema)
     columns = dict(example_columns(schema, np.random.default_rng(2)))
     wanted = files.call(model, schema, columns)
     found = files.call(imported.model, schema, columns)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-5 * wanted.std())
     assert sum("is looked up in" in note for note in imported.notes) == len(schema.id_features())
+
+
+def test_a_model_that_comes_as_onnx_is_hoisted_as_far_as_its_module(tmp_path: Path) -> None:
+    schema = make_schema()
+    model = build_model(SETTINGS["din"], schema, seed=3).eval()
+    files.export(model, schema, tmp_path / "m.onnx", dynamo=False)
+    costs = []
+    for module in (model, import_onnx(tmp_path / "m.onnx", schema).model):
+        captured = capture(module, schema)
+        found = explain(captured, partition(captured))
+        costs.append((found.before, found.after))
+    assert costs[0] == costs[1]
+    assert costs[0][1] < costs[0][0] / 2
 
 
 # One operation after another, against ONNX Runtime on the same file.

@@ -74,8 +74,12 @@ def read_onnx(path: str | Path) -> OnnxFile:
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Return a node's attributes as plain values."""
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    """Return a node's attributes as plain values and arrays."""
+    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return {
+        name: numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+        for name, value in given.items()
+    }
 
 
 def _parse(file: Path) -> onnx.ModelProto:
@@ -197,7 +201,7 @@ def _constant_nodes(graph: onnx.GraphProto, file: Path) -> dict[str, Array]:
         if node.op_type != "Constant" or node.domain not in _OWN_DOMAINS:
             rest.append(node)
             continue
-        (value,) = attributes(node).values()
+        value = helper.get_attribute_value(node.attribute[0])
         if isinstance(value, onnx.TensorProto):
             found[node.output[0]] = _array(value, file)
         else:

@@ -143,7 +143,7 @@ class _Node(nn.Module):
                 result = _OPS[step.op](step, inputs)
         except CaptureError as error:
             raise CaptureError(f"the node {step.name!r} ({step.op}): {error}") from error
-        except (RuntimeError, IndexError, TypeError, ValueError, KeyError) as error:
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
             shapes = [list(v.shape) if hasattr(v, "shape") else v for v in inputs]
             raise CaptureError(
                 f"the node {step.name!r} ({step.op}) cannot run on {shapes}: {error}"

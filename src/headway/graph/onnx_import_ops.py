@@ -208,35 +208,24 @@ def _linear(step: Step, x: Sequence[Value]) -> Value:
 
 
 def _gru(step: Step, x: Sequence[Value]) -> Value:
-    """Run a GRU step by step; ONNX orders the gates update, reset, new."""
+    """Run a GRU; ONNX orders its gates update, reset, new, and torch reset, update, new."""
     if _text(step.get("direction", b"forward")) != "forward" or step.get("layout", 0):
         raise CaptureError("only a forward GRU with layout 0 is read; export two of them apart")
     if step.get("activations") or step.get("clip") or (len(x) > 4 and x[4] is not None):
         raise CaptureError("a GRU with own activations, clip or sequence lengths is not read")
+    if not step.get("linear_before_reset", 0):
+        raise CaptureError("a GRU is read with linear_before_reset=1 only, as torch has it")
     source, weight, recurrent = tensor(x[0]), tensor(x[1])[0], tensor(x[2])[0]
-    size, steps = recurrent.shape[1], source.shape[0]
-    if not isinstance(steps, int):
-        raise CaptureError("a GRU over a number of steps that is not fixed; fix max_length")
+    size = recurrent.shape[1]
     bias = tensor(x[3])[0] if len(x) > 3 and x[3] is not None else weight.new_zeros(6 * size)
-    own, before = bias[: 3 * size], bias[3 * size :]
-    hidden = tensor(x[5])[0] if len(x) > 5 and x[5] is not None else None
-    if hidden is None:
-        hidden = source[0, :, :1].expand(-1, size) * 0
-    made = []
-    for index in range(steps):
-        update, reset, new = functional.linear(source[index], weight, own).chunk(3, dim=1)
-        past_u, past_r = functional.linear(hidden, recurrent[: 2 * size], before[: 2 * size]).chunk(
-            2, dim=1
-        )
-        gate, kept = torch.sigmoid(update + past_u), torch.sigmoid(reset + past_r)
-        last, offset = recurrent[2 * size :], before[2 * size :]
-        if step.get("linear_before_reset", 0):
-            new = torch.tanh(new + kept * functional.linear(hidden, last, offset))
-        else:
-            new = torch.tanh(new + functional.linear(kept * hidden, last, offset))
-        hidden = (1 - gate) * new + gate * hidden
-        made.append(hidden)
-    return torch.stack(made, dim=0).unsqueeze(1), hidden.unsqueeze(0)
+    if len(x) > 5 and x[5] is not None:
+        hidden = tensor(x[5])
+    else:
+        hidden = source.new_zeros((1, source.shape[1], size))
+    parts = [weight, recurrent, bias[: 3 * size], bias[3 * size :]]
+    ordered = [torch.cat([p[size : 2 * size], p[:size], p[2 * size :]]) for p in parts]
+    made, last = torch.gru(source, hidden, ordered, True, 1, 0.0, False, False, False)  # noqa: FBT003
+    return made.unsqueeze(1), last
 
 
 def _dropout(step: Step, x: Sequence[Value]) -> Value:

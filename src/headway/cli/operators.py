@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from headway.cli.terminal import Terminal, number, size
 from headway.core import UsageError
-from headway.models import (
-    KINDS,
-    PUBLISHED_SHARES,
-    ZOO,
-    Cost,
-    OperatorShares,
-    PublishedShares,
-    Style,
-    build_model,
-    operator_shares,
-    zoo,
-    zoo_cost,
-)
+
+if TYPE_CHECKING:  # rows are read for bundles too, where there may be no torch
+    from headway.models import Cost, OperatorShares, PublishedShares, Style
 
 MAX_ROWS = 500_000
 """Of every table, so that models of 100 GB fit; far more than the caches hold."""
@@ -78,6 +69,8 @@ def show_operators(
     """
     # Else torch's profiler writes a line at each start and stop.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    from headway.models import ZOO, zoo, zoo_cost
+
     if not rows or min(rows) < 1:
         raise UsageError(f"--rows takes numbers from 1, like 1,64,1024; got {list(rows)}")
     names = tuple(ZOO) if model == "all" else (model,)
@@ -107,6 +100,8 @@ def parse_rows(text: str) -> tuple[int, ...]:
 
 
 def _measure(name: str, style: Style, rows: Sequence[int], max_rows: int) -> Iterator[Shares]:
+    from headway.models import PUBLISHED_SHARES, build_model, operator_shares, zoo
+
     entry = zoo(name, style, scopes="all-candidate", max_rows=max_rows)
     model = build_model(entry.settings, entry.schema)
     for count in rows:
@@ -135,6 +130,8 @@ def _print_costs(result: Operators, terminal: Terminal) -> None:
 
 
 def _print_shares(result: Operators, terminal: Terminal) -> None:
+    from headway.models import KINDS
+
     terminal.table(
         f"per cent of time by kind of operator (published), torch eager on one core, "
         f"{result.style} sizes, tables of at most {result.table_rows:,} rows",

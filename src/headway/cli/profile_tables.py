@@ -77,7 +77,7 @@ def limit_table(found: Profile) -> Shown:
 
     The work is rows of tables read, their bytes, and multiply-adds.
     """
-    head = ("tower", "ids", "rows", "reads", "bytes", "MACs", "tables", "dense", "took", "limits")
+    head = ("tower", "ids", "rows", "reads", "bytes", "MACs", "tables", "dense", "took", "over")
     lines: Lines = [
         (
             str(limit.tower),
@@ -89,7 +89,7 @@ def limit_table(found: Profile) -> Shown:
             us(limit.lookups_ns),
             us(limit.dense_ns),
             us(limit.measured_ns),
-            f"{limit.distance:.2f}x",
+            f"{limit.distance:.1f}x",
         )
         for limit in found.limits
     ]

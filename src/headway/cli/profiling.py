@@ -137,4 +137,6 @@ def _show(found: Profile, terminal: Terminal) -> None:
             terminal.result(note)
     terminal.table("towers", *tables.tower_table(found))
     if found.limits:
-        terminal.table("distance to the limit: one thread, per query, times in us", *tables.limit_table(found))
+        terminal.table(
+            "distance to the limit: one thread, per query, times in us", *tables.limit_table(found)
+        )

@@ -55,16 +55,20 @@ class RankingModel(nn.Module):
     def parts(
         self, features: FeatureTensors, known: Mapping[str, Tensor] | None = None
     ) -> list[Tensor]:
-        """Return ``[rows, width]`` for each feature in the schema's order, as it is or as ``known``."""
+        """Return ``[rows, width]`` for each feature in the schema's order.
+
+        Args:
+            features: what ``forward`` was given.
+            known: for features that the model has made a vector of itself.
+        """
         known = known or {}
         return [
-            known[f.name]
-            if f.name in known
-            else cast("Tensor", features[f.name])
-            if isinstance(f, Dense)
-            else self.vector(f, features[f.name])
+            known[f.name] if f.name in known else self._part(f, features[f.name])
             for f in self.schema.features
         ]
+
+    def _part(self, feature: Feature, value: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        return cast("Tensor", value) if isinstance(feature, Dense) else self.vector(feature, value)
 
     def _pool(self, bag: Bag, values: Tensor, offsets: Tensor) -> Tensor:
         table = self.table(bag.table)

@@ -11,7 +11,18 @@ from headway import __version__
 from headway.cli import main
 
 COMMANDS = (
-    *("demo", "train", "optimize", "compile", "inspect", "validate", "serve", "bench", "profile"),
+    *(
+        "demo",
+        "train",
+        "optimize",
+        "compile",
+        "inspect",
+        "validate",
+        "profile",
+        "serve",
+        "bench",
+        "profile",
+    ),
     "doctor",
 )
 

@@ -15,6 +15,7 @@ from tests.graph import onnx_models as files
 
 import headway
 from headway.core import Dense, Schema, Scope, Sparse, Table
+from headway.models import DlrmSettings, build_model, save_checkpoint
 
 SCHEMA = Schema(
     features=(
@@ -145,3 +146,14 @@ def test_a_wrong_schema_names_the_file_and_the_key(
     assert code == 2
     assert str(path) in err
     assert message in err
+
+
+def test_the_graph_of_a_checkpoint_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = DlrmSettings(bottom_mlp=(8, 4), predict_mlp=(8,))
+    model = build_model(settings, SCHEMA, seed=0)
+    save_checkpoint(tmp_path / "checkpoint", model, settings, SCHEMA, None, {})
+    code, out, _ = run(capsys, "inspect", "--graph", str(tmp_path / "checkpoint"), "--json")
+    assert code == 0
+    assert {node["scope"] for node in json.loads(out)["nodes"]} >= {"query", "candidate"}

@@ -504,6 +504,24 @@ def test_external_data_elsewhere_or_too_short_is_refused(
         import_onnx(path, SPARSE)
 
 
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_node_may_not_read_another_file(tmp_path: Path, inner: bool) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(b"\0" * 64)
+    tensor = TensorProto(name="t", data_type=FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=str(secret))
+    reading = node("Constant", [], ["t"], value=tensor)
+    if inner:
+        out = [helper.make_tensor_value_info("t", FLOAT, [4])]
+        branch = helper.make_graph([reading], "branch", [], out)
+        reading = node("If", ["yes"], ["t"], then_branch=branch, else_branch=branch)
+    nodes = [reading, node("Add", ["x", "t"], ["output"])]
+    shape = {"x": (FLOAT, ["rows", 4])}
+    path = files.make(tmp_path / "m.onnx", nodes, shape, {"yes": np.array(True)})
+    with pytest.raises(CaptureError, match="holds a tensor that lies in another file"):
+        import_onnx(path, DENSE)
+
+
 def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="cannot read"):
         import_onnx(tmp_path / "absent.onnx", SPARSE)

@@ -60,6 +60,8 @@ def read_onnx(path: str | Path) -> OnnxFile:
         raise CaptureError(f"{file} has {len(model.graph.node)} nodes; the limit is {MAX_NODES}")
     if model.graph.sparse_initializer:
         raise CaptureError(f"{file} holds sparse initializers; store them as plain tensors")
+    for node in (*model.graph.node, *(n for f in model.functions for n in f.node)):
+        _refuse_inner_files(node, file)
     constants = dict(_initializers(model.graph, file))
     given = [v for v in model.graph.input if v.name not in constants]
     _take_out(model, constants, given)
@@ -113,6 +115,25 @@ def _opset(model: onnx.ModelProto, file: Path) -> int:
             f"opset_version={OLDEST_OPSET} or later"
         )
     return int(versions[0])
+
+
+def _refuse_inner_files(node: onnx.NodeProto, file: Path) -> None:
+    """Let only the model's own tensors lie in other files; who runs inner ones checks no paths."""
+    for attribute in node.attribute:
+        graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+        tensors = [attribute.t] if attribute.HasField("t") else list(attribute.tensors)
+        sparse = [attribute.sparse_tensor, *attribute.sparse_tensors]
+        sparse += [s for graph in graphs for s in graph.sparse_initializer]
+        tensors += [t for s in sparse for t in (s.values, s.indices)]
+        tensors += [t for graph in graphs for t in graph.initializer]
+        if any(t.data_location == onnx.TensorProto.EXTERNAL for t in tensors):
+            raise CaptureError(
+                f"the node {node.name or node.op_type!r} of {file} holds a tensor that lies in "
+                "another file; only initializers of the model itself may, export it so"
+            )
+        for graph in graphs:
+            for inner in graph.node:
+                _refuse_inner_files(inner, file)
 
 
 def _initializers(graph: onnx.GraphProto, file: Path) -> Iterator[tuple[str, Array]]:

@@ -10,21 +10,18 @@ import pytest
 from headway import __version__
 from headway.cli import main
 
-COMMANDS = (
-    *(
-        "demo",
-        "train",
-        "optimize",
-        "compile",
-        "inspect",
-        "validate",
-        "profile",
-        "serve",
-        "bench",
-        "profile",
-    ),
+COMMANDS = [
+    "demo",
+    "train",
+    "optimize",
+    "compile",
+    "inspect",
+    "validate",
+    "profile",
+    "serve",
+    "bench",
     "doctor",
-)
+]
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -38,12 +38,10 @@ def apply_link(raw: NDArray[np.float32], tasks: Sequence[Task]) -> NDArray[np.fl
         raw: float32 ``[rows, tasks]``.
         tasks: one per column.
     """
-    columns = [i for i, task in enumerate(tasks) if task.link is Link.SIGMOID]
-    if len(columns) == len(tasks):
-        return _sigmoid(np.asarray(raw, np.float32))
-    scores = np.array(raw, np.float32)
-    if columns:
-        scores[:, columns] = _sigmoid(scores[:, columns])
+    scores = _sigmoid(np.asarray(raw, np.float32))
+    for i, task in enumerate(tasks):
+        if task.link is Link.IDENTITY:
+            scores[:, i] = raw[:, i]
     return scores
 
 

@@ -71,6 +71,9 @@ def test_the_bundle_keeps_the_account_of_what_was_hoisted(exact: CompileReport) 
     account = msgspec.json.decode(read_bundle(exact.bundle).profiles["graph"], type=Explanation)
     assert account.after < account.before
     assert {node.scope for node in account.nodes} >= {"query", "candidate"}
+    places = [node.place for node in account.nodes if "tiny_ranker.py" in node.place]
+    assert places
+    assert all(place.startswith(" at tiny_ranker.py:") for place in places)
 
 
 def test_reduced_precision_is_smaller_and_states_its_error(tmp_path: Path) -> None:

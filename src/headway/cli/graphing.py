@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from headway.bundle import read_bundle
-from headway.cli.pages.graph import build_graph, short, shown
+from headway.cli.pages.graph import build_graph, shown
 from headway.cli.terminal import Terminal, count_of
 from headway.compress import GRAPH_PROFILE
 from headway.core import BundleError, UsageError
@@ -58,16 +58,9 @@ def _show(name: str, found: Explanation, terminal: Terminal) -> None:
     boxes = [n for n in shown(found.nodes) if n.before or n.after or n.rewrite or n.stopped]
     terminal.table(
         f"{name}: multiply-adds a query, N = {found.rows}",
-        ("operation", "scope", "shape", "before", "after", "moved by, or why not"),
+        ("operation", "scope", "before", "after", "moved by, or why not"),
         [
-            (
-                f"{short(n.op)} {n.name}",
-                n.scope,
-                " x ".join(map(str, n.shape)),
-                count_of(n.before),
-                count_of(n.after),
-                n.rewrite or n.stopped,
-            )
+            (n.name, n.scope, count_of(n.before), count_of(n.after), n.rewrite or n.stopped)
             for n in boxes
         ],
     )
@@ -77,4 +70,4 @@ def _show(name: str, found: Explanation, terminal: Terminal) -> None:
         f"{count_of(found.before)} before, {count_of(found.after)} after ({ratio:.2f}x less): "
         f"{count_of(once)} once per query, {count_of(found.after - once)} with the candidates"
     )
-    terminal.result("shown are the operations with a cost; --page FILE.html draws all of them")
+    terminal.result("shown is what costs or moved; --page FILE.html draws all operations")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import torch
 
@@ -10,6 +12,7 @@ from headway.graph import Lowered, capture, explain, lower, partition
 
 GRAPH_PROFILE = "graph"
 """Stem under ``profiles/`` of a bundle; JSON of ``graph.Explanation``."""
+_FOLDERS = re.compile(rb' at /(?:[^\s:"/]+/)*')
 
 
 def lower_explained(model: torch.nn.Module, schema: Schema) -> tuple[Lowered, dict[str, bytes]]:
@@ -20,5 +23,6 @@ def lower_explained(model: torch.nn.Module, schema: Schema) -> tuple[Lowered, di
     """
     captured = capture(model, schema)
     parts = partition(captured)
-    explanation = msgspec.json.encode(explain(captured, parts))
+    # A bundle travels: it says which line of which file, not where that lay.
+    explanation = _FOLDERS.sub(rb" at ", msgspec.json.encode(explain(captured, parts)))
     return lower(parts), {GRAPH_PROFILE: explanation}

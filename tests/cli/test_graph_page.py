@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from xml.etree import ElementTree as Xml
 
@@ -91,3 +92,12 @@ def test_a_graph_of_three_hundred_operations_is_drawn() -> None:
     chain += [cost(f"n{i}", f"n{i - 1}", f"n{max(0, i - 7)}") for i in range(1, 300)]
     svg = draw(chain, 256)
     assert svg.count("<title>") == 300
+
+
+def test_what_only_hands_on_is_left_out_and_edges_pass_through() -> None:
+    offsets = replace(cost("o", op="input"), place=" offsets of tags")
+    bag = cost("bag", "x", "o", op="aten.embedding_bag")
+    nodes = [cost("x", op="input"), offsets, bag, cost("item", "bag", op="getitem")]
+    svg = draw([*nodes, cost("y", "item")], 256)
+    assert svg.count("<title>") == 3
+    assert svg.count("<path") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 from headway import __version__
@@ -76,7 +77,7 @@ def shown(nodes: Sequence[NodeCost]) -> list[NodeCost]:
 
 def draw(nodes: Sequence[NodeCost], rows: int) -> str:
     """Return a drawing of a graph as SVG in a frame that scrolls."""
-    boxes = shown(nodes)
+    boxes = _without_plumbing(shown(nodes))
     places = place({node.name: node.inputs for node in boxes})
     right = max((p.column for p in places.values()), default=0.0)
     bottom = max((p.row for p in places.values()), default=0)
@@ -97,6 +98,19 @@ def draw(nodes: Sequence[NodeCost], rows: int) -> str:
         + "".join(drawn)
         + "</svg></div>"
     )
+
+
+def _without_plumbing(nodes: Sequence[NodeCost]) -> list[NodeCost]:
+    """Leave out what only hands on: offsets beside their values, and results out of tuples."""
+    passed: dict[str, str] = {}
+    kept = []
+    for node in nodes:
+        inputs = tuple(passed.get(name, name) for name in node.inputs)
+        if node.op == "getitem" and inputs:
+            passed[node.name] = inputs[0]
+        elif node.op != "input" or not node.place.startswith(" offsets of "):
+            kept.append(replace(node, inputs=inputs))
+    return kept
 
 
 def short(op: str) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from headway.cli.pages.plots import COLOURS, draw, finish
 from headway.engine import LoadProfile, TowerLimit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def latency_curves(loads: Sequence[LoadProfile]) -> str:
@@ -22,9 +26,12 @@ def latency_curves(loads: Sequence[LoadProfile]) -> str:
             axes.plot(table.rows, times, style, color=colour, ms=4, label=named)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    rows = sorted({rows for load in loads for rows in load.latency.rows})
+    axes.set_xticks(rows, [str(count) for count in rows])
+    axes.minorticks_off()
     axes.set_xlabel("candidates in a query")
     axes.set_ylabel("latency, ms (dotted: p99)")
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes)
     return finish(plot, "Latency over candidates")
 
 
@@ -42,8 +49,13 @@ def limit_bars(limits: Sequence[TowerLimit]) -> str:
     ):
         axes.bar(x + 0.27 * (place - 1), values, 0.27, color=COLOURS[place], label=label)
     axes.set_yscale("log")
-    axes.set_xticks(x, [f"{limit.rows}\n{limit.ids}" for limit in shown], fontsize=8)
+    axes.set_xticks(x, [f"{limit.rows}\n{limit.ids}" for limit in shown], fontsize=7)
     axes.set_xlabel("candidates in a query, ids")
     axes.set_ylabel("us")
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes)
     return finish(plot, "The machine's limit and the time measured")
+
+
+def _legend(axes: Axes) -> None:
+    """Put the legend above the plot, where it covers nothing."""
+    axes.legend(frameon=False, fontsize=8, ncol=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))

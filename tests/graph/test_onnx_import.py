@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -334,7 +333,7 @@ def test_ids_of_shape_rows_by_one_and_of_int32_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, ITEMS[item] @ WEIGHT, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_weights_of_another_width_become_float32(tmp_path: Path, dtype: Any) -> None:
     nodes = [
         node("Gather", ["table", "item"], ["rows"]),
@@ -387,6 +386,18 @@ def test_one_output_a_task_is_joined(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[:, 0], -found[:, 1])
     with pytest.raises(CaptureError, match=r"outputs \['click', 'buy'\]; it needs one"):
         import_onnx(path, SPARSE)
+
+
+def test_a_file_that_holds_rows_together_is_found_out(tmp_path: Path) -> None:
+    nodes = [
+        node("Reshape", ["x", "three"], ["y"]),
+        node("MatMul", ["y", "weight"], ["output"]),
+    ]
+    shape = {"x": (FLOAT, ["rows", 4])}
+    constants = {"three": ints([3, 4]), "weight": WEIGHT}
+    path = files.make(tmp_path / "m.onnx", nodes, shape, constants)
+    with pytest.raises(CaptureError, match=r"Reshape.*cannot run|cannot be run in ONNX Runtime"):
+        import_onnx(path, DENSE)
 
 
 # What is not read is refused by name.

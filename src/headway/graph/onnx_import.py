@@ -28,6 +28,7 @@ import onnx
 
 from headway.core import Bag, CaptureError, IdFeature, Link, Schema
 from headway.graph.capture import PartKind
+from headway.graph.onnx_import_check import check_against_file
 from headway.graph.onnx_import_file import OnnxFile, read_onnx
 from headway.graph.onnx_import_inputs import Given, match_inputs
 from headway.graph.onnx_import_lookups import Found, LookupFinder
@@ -54,7 +55,8 @@ def import_onnx(path: str | Path, schema: Schema) -> Imported:
 
     Embeddings are found by what they compute: all that depends on one feature's ids alone is run
     in ONNX Runtime on drawn ids, and what equals rows of a constant of the table's shape, or
-    their pooling, becomes a lookup. Nothing else may read ids.
+    their pooling, becomes a lookup. Nothing else may read ids. At the end the module is compared
+    with the file, run whole in ONNX Runtime on drawn rows.
 
     Args:
         path: the ``.onnx`` file; external data must lie beside it or below.
@@ -73,10 +75,17 @@ def import_onnx(path: str | Path, schema: Schema) -> Imported:
         values = finder.find(feature, own)
         found |= values
         notes += _said(feature, values, own)
-    notes += _take_sigmoids(file, schema)
     outputs = _outputs(file, schema)
+    taken = _take_sigmoids(file, schema)
+    notes += [
+        f"the sigmoid at the end of {name!r} is the task's link and was taken off"
+        for name, was in zip(outputs, taken, strict=True)
+        if was
+    ]
     plan = plan_steps(file, found, given, outputs)
-    return Imported(OnnxModule(plan, file.constants, schema), tuple(notes))
+    model = OnnxModule(plan, file.constants, schema)
+    check_against_file(Path(path), model, given, finder.fills, taken, half=file.half)
+    return Imported(model, tuple(notes))
 
 
 def _said(feature: IdFeature, values: Mapping[str, Found], given: list[Given]) -> list[str]:
@@ -102,22 +111,25 @@ def _outputs(file: OnnxFile, schema: Schema) -> list[str]:
     return names
 
 
-def _take_sigmoids(file: OnnxFile, schema: Schema) -> list[str]:
-    """Turn the last sigmoid of each task that has one as its link into an identity."""
+def _take_sigmoids(file: OnnxFile, schema: Schema) -> list[bool]:
+    """Turn the last sigmoid of each task that has one as its link into an identity.
+
+    Returns:
+        of each output, whether it had one.
+    """
     names = [value.name for value in file.graph.output]
     links = [task.link for task in schema.tasks]
     if len(names) != len(links):
         links = [Link.SIGMOID if set(links) == {Link.SIGMOID} else Link.IDENTITY] * len(names)
     made_by = {name: node for node in file.graph.node for name in node.output}
     uses = [name for node in file.graph.node for name in node.input] + names
-    notes = []
+    taken = []
     for name, link in zip(names, links, strict=True):
         last = _last_sigmoids(name, made_by, uses) if link is Link.SIGMOID else []
         for node in last:
             node.op_type = "Identity"
-        if last:
-            notes.append(f"the sigmoid at the end of {name!r} is the task's link and was taken off")
-    return notes
+        taken.append(bool(last))
+    return taken
 
 
 def _last_sigmoids(

@@ -21,11 +21,8 @@ MAX_FILE_BYTES = 2 << 30
 MAX_TENSOR_BYTES = 256 << 30
 MAX_NODES = 100_000
 _OWN_DOMAINS = {"", "ai.onnx"}
-_OTHER_FLOATS = {
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.BFLOAT16,
-    onnx.TensorProto.DOUBLE,
-}
+_HALF = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+_OTHER_FLOATS = _HALF | {onnx.TensorProto.DOUBLE}
 Array = NDArray[Any]
 
 
@@ -38,12 +35,14 @@ class OnnxFile:
         constants: initializers and ``Constant`` nodes by name.
         inputs: what the caller must give.
         opset: version of the standard operations.
+        half: whether weights are of 16 bits in the file, so that its own outputs are rounded.
     """
 
     graph: onnx.GraphProto
     constants: Mapping[str, Array]
     inputs: tuple[onnx.ValueInfoProto, ...]
     opset: int
+    half: bool
 
 
 def read_onnx(path: str | Path) -> OnnxFile:
@@ -62,6 +61,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
         raise CaptureError(f"{file} holds sparse initializers; store them as plain tensors")
     for node in (*model.graph.node, *(n for f in model.functions for n in f.node)):
         _refuse_inner_files(node, file)
+    half = any(t.data_type in _HALF for t in model.graph.initializer)
     constants = dict(_initializers(model.graph, file))
     given = [v for v in model.graph.input if v.name not in constants]
     _take_out(model, constants, given)
@@ -72,7 +72,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
     except Exception as error:  # its errors have no parent of their own
         raise CaptureError(f"{file} is not valid ONNX: {_first_line(error)}") from error
     constants |= _constant_nodes(model.graph, file)
-    return OnnxFile(model.graph, constants, tuple(given), opset)
+    return OnnxFile(model.graph, constants, tuple(given), opset, half)
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class LookupFinder:
         self._file = file
         self._schema = schema
         self._made_by = {name: node for node in file.graph.node for name in node.output}
+        self.fills: dict[str, int] = {}
 
     def find(self, feature: IdFeature, given: Sequence[Given]) -> dict[str, Found]:
         """Return the values that are lookups of the feature or masks, by name.
@@ -99,6 +100,7 @@ class LookupFinder:
             found = dict(self._matches(feature, nodes, values, drawn))
             if any(f.table for f in found.values()) and len(found) > len(best):
                 best = found
+                self.fills[feature.name] = fill
         if failed is not None and not best:
             raise CaptureError(
                 f"what the ids of {feature.name!r} go into cannot be run in ONNX Runtime: "

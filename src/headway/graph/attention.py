@@ -7,8 +7,8 @@ from math import prod
 from torch import Tensor, fx
 
 from headway.graph.forms import Product, Sizes
+from headway.graph.nodes import aten
 from headway.graph.rewrites import Rewrite
-from headway.graph.simplify import aten
 from headway.graph.towers import Towers
 
 
@@ -71,12 +71,12 @@ def _one(
     query, candidate = towers.query, towers.candidate
     places = tuple(int(s) for s in product.query.meta["val"].shape[1:-1])
     dim, units, count = weight.shape[1], weight.shape[0], prod(places)
-    history = query.reshape(product.query, (count, dim, 1))
-    matrix = query.call(aten.mul.Tensor, history, query.constant(weight.t().contiguous()))
+    turned = query.call(aten.permute.default, query.reshape(product.query, (count, dim)), [0, 2, 1])
+    columns = query.reshape(turned, (dim, count, 1))
+    matrix = query.call(aten.mul.Tensor, columns, query.constant(_across(weight)))
     if own is not None:
-        matrix = query.call(aten.add.Tensor, matrix, query.constant(own.t().contiguous()))
-    turned = query.call(aten.permute.default, matrix, [0, 2, 1, 3])
-    packed = towers.cross(query.reshape(turned, (dim, count * units)))
+        matrix = query.call(aten.add.Tensor, matrix, query.constant(_across(own)))
+    packed = towers.cross(query.reshape(matrix, (dim, count * units)))
     right = towers.only(packed)
     left = candidate.reshape(product.candidate, (dim,))
     if once is None:
@@ -86,3 +86,8 @@ def _one(
         bias = towers.cross(query.reshape(full, (count * units,)))
         flat = candidate.call(aten.addmm.default, bias, left, right)
     return candidate.reshape(flat, (*places, units))
+
+
+def _across(weight: Tensor) -> Tensor:
+    """Return ``[units, d]`` as ``[d, 1, units]``."""
+    return weight.t().unsqueeze(1).contiguous()

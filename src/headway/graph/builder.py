@@ -10,7 +10,7 @@ from torch import SymInt, Tensor, fx, nn
 
 from headway.core import Scope
 from headway.graph.forms import Sizes
-from headway.graph.simplify import aten, emit
+from headway.graph.nodes import aten, emit
 
 ROW_TO_QUERY = "row_to_query"
 HIDDEN = "hidden of "

@@ -30,7 +30,8 @@ from headway.core import (
     take_rows,
 )
 from headway.graph.golden import example_columns
-from headway.graph.simplify import simplify, where
+from headway.graph.nodes import where
+from headway.graph.simplify import simplify
 
 _TORCH = str(Path(torch.__file__).parent)
 
@@ -238,7 +239,8 @@ def _explained(error: Exception, flat: _Flat, doing: str) -> CaptureError:
         remedy = "use the features of the schema by their names, or add the feature to the schema"
     elif "onstraint" in str(error) or "specialized" in str(error):
         remedy = "do not fix the number of rows; use -1 or x.shape[0] where rows are meant"
-    text = str(error).strip()
+    # What follows is advice on torch itself.
+    text = str(error).strip().split("\n\n")[0]
     return CaptureError(
         f"{doing} the model failed{place}: {type(error).__name__}: {text}; {remedy}"
     )

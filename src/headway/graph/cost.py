@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import SymInt, Tensor, fx
 
-from headway.graph.simplify import NOISE, RESHAPES, aten
+from headway.graph.nodes import NOISE, RESHAPES, aten
 
 ELEMENT = 4
 """What reading and writing an element costs in multiply-adds of a product of matrices."""
@@ -100,7 +100,8 @@ def shape_of(value: object) -> tuple[int | str, ...]:
         value = value[0]
     if not isinstance(value, Tensor):
         return ()
-    return tuple("rows" if isinstance(s, SymInt) else int(s) for s in value.shape)
+    sizes: tuple[Any, ...] = tuple(value.shape)
+    return tuple(s if isinstance(s, int) else "rows" for s in sizes)
 
 
 def _recurrent(node: fx.Node, rows: int) -> int:

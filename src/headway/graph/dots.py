@@ -8,9 +8,9 @@ from torch import fx
 from headway.core import Scope
 from headway.graph.builder import TowerBuilder
 from headway.graph.forms import Blocks, Dots, scope_of
+from headway.graph.nodes import aten
 from headway.graph.parts import alone
 from headway.graph.rewrites import Rewrite
-from headway.graph.simplify import aten
 from headway.graph.towers import Towers
 
 

@@ -11,8 +11,8 @@ from headway.graph.builder import ORIGIN
 from headway.graph.capture import Captured
 from headway.graph.cost import multiply_adds, shape_of
 from headway.graph.layout import Tower
+from headway.graph.nodes import where
 from headway.graph.partition import Partition
-from headway.graph.simplify import where
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ from headway.graph.forms import (
 )
 from headway.graph.layout import LOOKUP, Tower, finish
 from headway.graph.lookups import BAGS, check_all_used, check_bag
+from headway.graph.nodes import aten, value_of, where
 from headway.graph.parts import alone
 from headway.graph.rewrites import Rewrite
 from headway.graph.rules import BROADCASTS, RULES
-from headway.graph.simplify import aten, value_of, where
 from headway.graph.towers import Towers, misused
 
 

@@ -9,7 +9,7 @@ from torch import fx
 
 from headway.bundle import Lookup
 from headway.graph.builder import TowerBuilder, drop_unused
-from headway.graph.simplify import aten, emit
+from headway.graph.nodes import aten, emit
 
 EMBEDDED = "embedded"
 LOOKUP = "lookup."

@@ -7,7 +7,7 @@ from torch import fx
 from headway.core import Bag, CaptureError, IdFeature, Pooling, Schema
 from headway.graph.capture import PartKind
 from headway.graph.forms import Form, Ids
-from headway.graph.simplify import aten, where
+from headway.graph.nodes import aten, where
 
 BAGS = (
     aten.embedding_bag.default,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -12,10 +12,12 @@ from headway.graph.cost import work
 from headway.graph.forms import Decision
 from headway.graph.interpret import Interpreter, Result
 from headway.graph.layout import Tower
+from headway.graph.merge import merge_linear
 from headway.graph.rewrites import ALL, Rewrite
-from headway.graph.rules_linear import CHEAPEST_ROWS
 
-PER_QUERY_GAIN = 0.75
+PER_QUERY_ROWS = 64
+"""Candidates for which the two ways to share history are compared: fewer pay for no matrix."""
+PER_QUERY_GAIN = 0.85
 """A tower that takes one query at a time cannot batch small ones, so it must do this much less."""
 
 
@@ -59,6 +61,8 @@ def partition(captured: Captured, rewrites: frozenset[Rewrite] = ALL) -> Partiti
         CaptureError: if ids are used other than for a lookup, a parameter does not fit its
             table, no score depends on a candidate, or a table is never looked up.
     """
+    if Rewrite.MERGE_LINEAR in rewrites:
+        captured = replace(captured, module=merge_linear(captured.module))
     result = Interpreter(captured, rewrites, per_query=False).run()
     if Rewrite.ATTENTION in rewrites and _hands_over_history(result):
         other = Interpreter(captured, rewrites, per_query=True).run()
@@ -83,8 +87,8 @@ def _hands_over_history(result: Result) -> bool:
 
 
 def _work(result: Result) -> int:
-    """Return the work for a query of few candidates."""
-    nodes = [(node, CHEAPEST_ROWS) for node in result.candidate.module.graph.nodes]
+    """Return the work for a query of some candidates."""
+    nodes = [(node, PER_QUERY_ROWS) for node in result.candidate.module.graph.nodes]
     if result.query is not None:
         nodes += [(node, 1) for node in result.query.module.graph.nodes]
     return sum(work(node, rows) for node, rows in nodes)

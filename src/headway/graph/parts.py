@@ -9,8 +9,8 @@ from torch import fx
 
 from headway.core import Scope
 from headway.graph.builder import TowerBuilder
-from headway.graph.forms import Blocks, Product, Sizes, Terms, scope_of
-from headway.graph.simplify import aten
+from headway.graph.forms import Blocks, PerTower, Product, Sizes, Terms, scope_of, sizes_of
+from headway.graph.nodes import aten
 from headway.graph.towers import Towers
 
 Change = Callable[[TowerBuilder, fx.Node], fx.Node]
@@ -90,3 +90,12 @@ def _cut(towers: Towers, form: Terms, axis: int, start: int, stop: int) -> Terms
         return tower.call(aten.slice.Tensor, node, axis, start, stop)
 
     return each_node(towers, form, sizes, change)
+
+
+def alike(towers: Towers, form: PerTower) -> Terms | None:
+    """Return what both towers can make as the query's, if it has a row for each row."""
+    value = form.node.meta["val"]
+    sizes = sizes_of(value)
+    if sizes is None or not towers.is_rows(value.shape[0]) or not towers.query.inputs:
+        return None
+    return Terms(sizes, query=towers.exact(form, Scope.QUERY))

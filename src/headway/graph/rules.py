@@ -15,7 +15,7 @@ from headway.graph import (
     rules_shape,
 )
 from headway.graph.forms import Form, Operand
-from headway.graph.simplify import aten
+from headway.graph.nodes import aten
 from headway.graph.towers import Towers
 
 Rule = Callable[[Towers, fx.Node, list[Operand]], Form | None]

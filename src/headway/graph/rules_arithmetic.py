@@ -17,6 +17,7 @@ from headway.graph.forms import (
     Dots,
     Form,
     Operand,
+    PerTower,
     Product,
     Sizes,
     Terms,
@@ -24,9 +25,9 @@ from headway.graph.forms import (
     scope_of,
     sizes_of,
 )
-from headway.graph.parts import alone, joined, span
+from headway.graph.nodes import aten
+from headway.graph.parts import alike, alone, joined, span
 from headway.graph.rewrites import Rewrite
-from headway.graph.simplify import aten
 from headway.graph.towers import Towers
 
 Combine = Callable[[Towers, Terms, Terms, Sizes], Terms]
@@ -161,6 +162,8 @@ def _binary(
 def _flat(towers: Towers, operand: Operand) -> Operand:
     if isinstance(operand, Dots):
         return chosen(towers, operand) if len(operand.sizes) == 1 else towers.whole(operand)
+    if isinstance(operand, PerTower):
+        return alike(towers, operand)
     return operand
 
 
@@ -206,7 +209,7 @@ def _by_parts(
             for f in pair
         )
         parts.append(combine(towers, a, b, (*sizes[: axis - 1], stop - start, *sizes[axis:])))
-    towers.apply(Rewrite.BLOCKS)
+    towers.apply(Rewrite.PRODUCTS if any(p.products for p in parts) else Rewrite.BLOCKS)
     return joined(axis, parts)
 
 

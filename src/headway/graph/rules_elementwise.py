@@ -7,9 +7,9 @@ from torch import fx
 from headway.core import Scope
 from headway.graph.dots import chosen
 from headway.graph.forms import Blocks, Dots, Form, Operand, Terms, is_mixed, scope_of, waits
+from headway.graph.nodes import aten
 from headway.graph.parts import alone, merged
 from headway.graph.rewrites import Rewrite
-from headway.graph.simplify import aten
 from headway.graph.towers import Towers
 
 FUNCTIONS = (

@@ -26,9 +26,9 @@ from headway.graph.forms import (
     scope_of,
     waits,
 )
+from headway.graph.nodes import aten, where
 from headway.graph.parts import merged
 from headway.graph.rewrites import Rewrite
-from headway.graph.simplify import aten, where
 from headway.graph.towers import Towers
 
 CHEAPEST_ROWS = 16

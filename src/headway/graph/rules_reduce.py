@@ -23,10 +23,10 @@ from headway.graph.forms import (
     sizes_of,
     waits,
 )
+from headway.graph.nodes import aten
 from headway.graph.parts import joined, merged
 from headway.graph.rewrites import Rewrite
 from headway.graph.rules_arithmetic import plus
-from headway.graph.simplify import aten
 from headway.graph.towers import Towers
 
 

@@ -22,8 +22,8 @@ from headway.graph.forms import (
     sizes_of,
     waits,
 )
-from headway.graph.parts import each_node, joined, span
-from headway.graph.simplify import aten
+from headway.graph.nodes import aten
+from headway.graph.parts import alike, each_node, joined, span
 from headway.graph.towers import Towers
 
 
@@ -60,12 +60,8 @@ def _parts(towers: Towers, source: Operand, axis: int) -> Blocks | None:
         return source if source.axis == axis else Blocks(axis, (towers.whole(source),))
     if isinstance(source, Terms):
         return Blocks(axis, (source,))
-    if isinstance(source, PerTower):
-        sizes = sizes_of(source.node.meta["val"])
-        if sizes is None or not towers.is_rows(source.node.meta["val"].shape[0]):
-            return None
-        return Blocks(axis, (Terms(sizes, query=towers.exact(source, towers.query.scope)),))
-    return None
+    own = alike(towers, source) if isinstance(source, PerTower) else None
+    return None if own is None else Blocks(axis, (own,))
 
 
 def reshape(towers: Towers, node: fx.Node, args: list[Operand]) -> Form | None:

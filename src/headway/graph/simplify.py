@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, cast
@@ -12,29 +11,23 @@ import torch
 from torch import Tensor, fx
 
 from headway.core import CaptureError
-
-aten = torch.ops.aten
-NOISE = (
-    aten.clone.default,
-    aten.alias.default,
-    aten.detach.default,
-    aten.contiguous.default,
-    aten.lift_fresh_copy.default,
-    aten.dropout.default,
+from headway.graph import products
+from headway.graph.nodes import (
+    CASTS,
+    CHECKS,
+    NOISE,
+    RESHAPES,
+    aten,
+    constant,
+    emit,
+    reshaped,
+    static,
+    value_of,
+    where,
+    whole_slice,
 )
-CASTS = (aten.to.dtype, aten._to_copy.default, aten.type_as.default)  # noqa: SLF001
-RESHAPES = (
-    aten.view.default,
-    aten._unsafe_view.default,  # noqa: SLF001
-    aten.reshape.default,
-    aten.flatten.using_ints,
-    aten.unsqueeze.default,
-    aten.squeeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-)
-CHECKS = re.compile(r"assert|sym_constrain")
-_PLACE = re.compile(r'File "([^"]+)", line (\d+)')
+from headway.graph.unfold import unfold_rows
+from headway.graph.unpack import unpack
 
 
 def simplify(module: fx.GraphModule) -> None:
@@ -45,6 +38,7 @@ def simplify(module: fx.GraphModule) -> None:
     evaluation-mode batch norms are folded into the linear before them, or are one product and
     one sum.
     """
+    unpack(module)
     known: dict[fx.Node, Any] = {}
     for node in list(module.graph.nodes):
         if node.op != "call_function":
@@ -57,67 +51,18 @@ def simplify(module: fx.GraphModule) -> None:
         if better is not None and better is not node:
             node.replace_all_uses_with(better)
             module.graph.erase_node(node)
+    unfold_rows(module)
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
 
 
-def emit(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    """Append a call with the shape of its result in ``meta["val"]``, as export leaves it.
-
-    Raises:
-        CaptureError: if the operation refuses these shapes.
-    """
-    node = graph.call_function(target, args, kwargs)
-    fakes = fx.map_arg((args, kwargs), lambda n: n.meta["val"])
-    mode = next((v.fake_mode for v in _leaves(fakes) if hasattr(v, "fake_mode")), None)
-    if mode is None:
-        raise CaptureError(f"{target} has no tensor to work on; this is a bug of Headway")
-    with mode, torch.no_grad():
-        node.meta["val"] = target(*fakes[0], **fakes[1])
-    return node
-
-
-def constant(module: fx.GraphModule, value: Tensor, like: fx.Node) -> fx.Node:
-    """Add a constant to the module and return the node that reads it."""
-    name = f"folded_{len(dict(module.named_buffers()))}"
-    module.register_buffer(name, value)
-    node = module.graph.get_attr(name)
-    node.meta["val"] = like.meta["val"].fake_mode.from_tensor(value, static_shapes=True)
-    return node
-
-
-def where(node: fx.Node) -> str:
-    """Return " at file:line in module 'name'" for the user's line that made a node."""
-    places = _PLACE.findall(node.meta.get("stack_trace") or "")
-    own = [p for p in places if "/torch/" not in p[0]]
-    modules = list((node.meta.get("nn_module_stack") or {}).values())
-    name = modules[-1][0].removeprefix("model").removeprefix(".") if modules else ""
-    place = f" at {own[-1][0]}:{own[-1][1]}" if own else ""
-    return place + (f" in module {name!r}" if name else "")
-
-
-def value_of(module: fx.GraphModule, node: object) -> Tensor | None:
-    """Return the tensor behind a node that reads a constant, else None."""
-    if isinstance(node, fx.Node) and node.op == "get_attr":
-        return cast("Tensor", getattr(module, str(node.target)))
-    return None
-
-
-def _leaves(tree: object) -> list[Any]:
-    if isinstance(tree, dict):
-        tree = tuple(tree.values())
-    if isinstance(tree, list | tuple):
-        return [leaf for item in tree for leaf in _leaves(item)]
-    return [tree]
-
-
 def _better(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     target = node.target
-    if target in NOISE or (target in CASTS and _same_type(node)) or _whole_slice(node):
+    if target in NOISE or (target in CASTS and _same_type(node)) or whole_slice(node):
         return cast("fx.Node", node.args[0])
     if target in RESHAPES:
-        return _reshape(node, cast("fx.Node", node.args[0]))
+        return reshaped(node, cast("fx.Node", node.args[0]))
     rule = _RULES.get(target)
     return None if rule is None else rule(module, node)
 
@@ -149,45 +94,13 @@ def _same_type(node: fx.Node) -> bool:
     return bool(before.dtype == after.dtype)
 
 
-def _whole_slice(node: fx.Node) -> bool:
-    if node.target is not aten.slice.Tensor:
-        return False
-    before, after = cast("fx.Node", node.args[0]).meta["val"], node.meta["val"]
-    step = node.args[4] if len(node.args) > 4 else 1
-    # A symbolic size equals itself only if nothing was cut off.
-    return bool(step == 1) and [str(s) for s in before.shape] == [str(s) for s in after.shape]
-
-
-def _static(size: object) -> bool:
-    return isinstance(size, int)
-
-
-def _sizes(node: fx.Node) -> list[int] | None:
-    """Return the node's shape with -1 for its one symbolic dim, or None if there are more."""
-    sizes = [d if isinstance(d, int) else -1 for d in node.meta["val"].shape]
-    return sizes if sizes.count(-1) <= 1 and 0 not in sizes else None
-
-
-def _reshape(node: fx.Node, source: fx.Node) -> fx.Node | None:
-    while source.target is aten.reshape.default:
-        source = cast("fx.Node", source.args[0])
-    if list(source.meta["val"].shape) == list(node.meta["val"].shape):
-        return source
-    sizes = _sizes(node)
-    if sizes is None:
-        return None
-    better = emit(node.graph, aten.reshape.default, source, sizes)
-    better.meta = {**node.meta, "val": node.meta["val"]}
-    return better
-
-
 def _stack(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """Turn a stack into a cat of parts with one more axis."""
     parts = cast("Sequence[fx.Node]", node.args[0])
     rank = len(node.meta["val"].shape)
     dim = cast("int", node.args[1]) % rank if len(node.args) > 1 else 0
     sizes = list(parts[0].meta["val"].shape)[1:]
-    if dim == 0 or not all(_static(s) for s in sizes):
+    if dim == 0 or not all(static(s) for s in sizes):
         return None
     target = [-1, *sizes[: dim - 1], 1, *sizes[dim - 1 :]]
     lines = [emit(module.graph, aten.reshape.default, p, target) for p in parts]
@@ -197,6 +110,8 @@ def _stack(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def _join(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    if len(cast("Sequence[fx.Node]", node.args[0])) == 1:
+        return cast("Sequence[fx.Node]", node.args[0])[0]
     dim = cast("int", node.args[1]) if len(node.args) > 1 else 0
     rank = len(node.meta["val"].shape)
     return _pick_columns(module, node) if rank == 2 and dim % rank == 1 else None
@@ -258,24 +173,7 @@ def _lookup(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         return None
     found = emit(module.graph, aten.embedding.default, node.args[0], ids.args[0])
     found.meta = {**node.meta, "val": found.meta["val"]}
-    return _reshape(node, found)
-
-
-def _product(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """Turn a product with a constant matrix on the right into a linear."""
-    matrix = value_of(module, node.args[1])
-    if matrix is None or matrix.dim() != 2:
-        return None
-    turned = constant(module, matrix.t().contiguous(), node)
-    return emit(module.graph, aten.linear.default, node.args[0], turned)
-
-
-def _added_product(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    bias, matrix = value_of(module, node.args[0]), value_of(module, node.args[2])
-    if bias is None or matrix is None or bias.dim() != 1 or node.kwargs:
-        return None
-    turned = constant(module, matrix.t().contiguous(), node)
-    return emit(module.graph, aten.linear.default, node.args[1], turned, node.args[0])
+    return reshaped(node, found)
 
 
 def _expand(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
@@ -286,7 +184,7 @@ def _expand(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if after == before:
         return source
     sizes = [-1 if a == b else a for a, b in zip(after, before, strict=True)]
-    if not all(_static(s) for s in sizes):
+    if not all(static(s) for s in sizes):
         return None
     return emit(module.graph, aten.expand.default, source, sizes)
 
@@ -330,9 +228,11 @@ _Rule = Callable[[fx.GraphModule, fx.Node], fx.Node | None]
 _RULES: dict[Any, _Rule] = {
     aten.stack.default: _stack,
     aten.cat.default: _join,
-    aten.mm.default: _product,
-    aten.matmul.default: _product,
-    aten.addmm.default: _added_product,
+    aten.mm.default: products.product,
+    aten.bmm.default: products.outer,
+    aten.matmul.default: products.product,
+    aten.tensordot.default: products.tensordot,
+    aten.addmm.default: products.added_product,
     aten.expand.default: _expand,
     aten.embedding.default: _lookup,
     operator.getitem: _batch_norm,

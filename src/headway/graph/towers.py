@@ -22,8 +22,8 @@ from headway.graph.forms import (
     Whole,
     scope_of,
 )
+from headway.graph.nodes import aten, where
 from headway.graph.rewrites import ALL, Rewrite
-from headway.graph.simplify import aten, where
 
 
 class Towers:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from headway.core import (
     Sparse,
     Table,
 )
-from headway.graph import capture, lower, partition
+from headway.graph import Captured, capture, lower, partition
 
 Features = dict[str, Any]
 Body = Callable[[Any, Features], Tensor]
@@ -126,6 +127,22 @@ def test_a_table_that_is_never_looked_up_is_refused_with_its_features() -> None:
         wide = Schema(features=features, tables=(*schema(I).tables, more))
         with pytest.raises(CaptureError, match=f"'more' is never looked up.*{words}.*remove it"):
             partition(capture(model, wide))
+
+
+def test_large_ids_that_a_model_packs_with_numbers_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.modules[Captured.__module__], "EXACT_IN_FLOAT32", 8)
+
+    def body(m: Any, f: Features) -> Tensor:
+        packed = torch.cat([f["x"], f["i"].unsqueeze(1).to(f["x"].dtype)], 1)
+        result: Tensor = m.head(m.ids(packed[:, 2].long()))
+        return result
+
+    captured = capture(Model(body), schema(I, X))
+    assert [w.split("'")[1] for w in captured.warnings] == ["x", "i"]
+    assert "beyond 8 for others" in captured.warnings[1]
+    assert [k.feature for k in partition(captured).candidate.lookups] == ["i"]
 
 
 def bag(m: Any, f: Features, **settings: Any) -> Tensor:

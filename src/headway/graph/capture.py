@@ -30,9 +30,10 @@ from headway.core import (
     take_rows,
 )
 from headway.graph.golden import example_columns
-from headway.graph.nodes import where
+from headway.graph.nodes import CASTS, NOISE, RESHAPES, where
 from headway.graph.simplify import simplify
 
+EXACT_IN_FLOAT32 = 2**24
 _TORCH = str(Path(torch.__file__).parent)
 
 
@@ -102,6 +103,7 @@ def capture(model: nn.Module, schema: Schema) -> Captured:
         _check_rows_apart(flat, columns, schema, output)
         program = _export(flat, _tensors(columns, schema, _dtype(model)), parts)
     module, inputs, names = _plain_module(program, parts)
+    rounded = _rounded_ids(module, inputs, schema)
     simplify(module)
     ignored = [
         f"feature {f.name!r} is not used by the model; its values change nothing"
@@ -111,7 +113,7 @@ def capture(model: nn.Module, schema: Schema) -> Captured:
             for node in module.graph.find_nodes(op="placeholder")
         )
     ]
-    return Captured(module, inputs, names, schema, tuple(ignored))
+    return Captured(module, inputs, names, schema, (*ignored, *rounded))
 
 
 class _Flat(nn.Module):
@@ -273,6 +275,30 @@ def _plain_module(
         else:
             values[node] = graph.node_copy(node, lambda n: values[n])
     return fx.GraphModule(root, graph), inputs, names
+
+
+def _rounded_ids(module: fx.GraphModule, inputs: dict[str, Part], schema: Schema) -> list[str]:
+    """Name the features whose larger ids the model itself takes for others.
+
+    It packs them with numbers; here they stay ids, so scores are those of the right rows.
+    """
+    found = []
+    for node in module.graph.find_nodes(op="placeholder"):
+        feature = inputs[node.name].feature
+        if isinstance(feature, Dense) or schema.table(feature.table).rows <= EXACT_IN_FLOAT32:
+            continue
+        waiting = list(node.users)
+        while waiting:
+            user = waiting.pop()
+            if user.target in (*RESHAPES, *NOISE):
+                waiting += user.users
+            elif user.target in CASTS and user.meta["val"].dtype is torch.float32:
+                found.append(
+                    f"feature {feature.name!r} passes through float32, where the model takes ids "
+                    f"beyond {EXACT_IN_FLOAT32:,} for others; here they are looked up as they are"
+                )
+                break
+    return found
 
 
 def _constant(program: ExportedProgram, target: str) -> Tensor:

@@ -28,6 +28,7 @@ def unpack(module: fx.GraphModule) -> None:
     rules: dict[Any, Callable[[fx.Node], fx.Node | None]] = {
         operator.getitem: _piece,
         aten.slice.Tensor: _slice,
+        aten.select.int: _select,
         aten.new_zeros.default: _filled,
         aten.new_ones.default: _filled,
         aten.new_full.default: _filled,
@@ -97,6 +98,23 @@ def _slice(node: fx.Node) -> fx.Node | None:
         cut = part if whole else emit(node.graph, aten.slice.Tensor, part, dim, low, high)
         parts.append(cut)
     return parts[0] if len(parts) == 1 else emit(node.graph, aten.cat.default, parts, dim)
+
+
+def _select(node: fx.Node) -> fx.Node | None:
+    """Take a single column as a slice without its axis, so that it may be a whole part."""
+    source = cast("fx.Node", node.args[0])
+    rank = len(source.meta["val"].shape)
+    dim, place = cast("int", node.args[1]) % rank, node.args[2]
+    size = source.meta["val"].shape[dim]
+    if isinstance(size, SymInt) or not isinstance(place, int):
+        return None
+    place %= size
+    cut = emit(node.graph, aten.slice.Tensor, source, dim, place, place + 1)
+    found = _slice(cut)
+    if found is None:
+        node.graph.erase_node(cut)
+        return None
+    return emit(node.graph, aten.squeeze.dim, found, dim)
 
 
 def _cast(node: fx.Node) -> fx.Node | None:

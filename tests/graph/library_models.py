@@ -20,14 +20,14 @@ MLP = (12, 8)
 Case = tuple[nn.Module, Schema]
 
 
-def randomised(model: nn.Module) -> nn.Module:
+def randomised(model: nn.Module, spread: float = 1.0) -> nn.Module:
     """Draw weights large enough that every part of a model tells in its output."""
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor.is_floating_point():
                 draw = torch.rand(tensor.shape, generator=generator)
-                tensor.copy_(draw + 0.2 if "var" in name else draw - 0.5)
+                tensor.copy_(draw + 0.2 if "var" in name else spread * (draw - 0.5))
     return model.eval()
 
 
@@ -150,7 +150,8 @@ def rechub_din() -> Case:
     history = SequenceFeature("hist_i1", ROWS, DIM, pooling="concat", shared_with="i1")
     target = SparseFeature("i1", ROWS, DIM)
     inner = DIN(plain, [history], [target], {"dims": list(MLP)}, {"dims": [8, 4]})
-    return Mapping(randomised(inner)), schema(IDS, {}, 1, features=(HISTORY,))
+    # Its output is a probability, whose last digit must be small beside what candidates change.
+    return Mapping(randomised(inner, 2.0)), schema(IDS, {}, 1, features=(HISTORY,))
 
 
 def _mlp(**more: Any) -> dict[str, Any]:

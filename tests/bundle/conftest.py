@@ -64,7 +64,7 @@ def parts(schema: Schema) -> BundleParts:
         schema=schema,
         tables=tables,
         query_tower=TowerPart(
-            onnx=b"query graph",
+            content=b"query graph",
             precision="f32",
             inputs=("embedded", "dense.age", "sequence.seen", "mask.seen"),
             outputs=("hidden.0",),
@@ -72,7 +72,7 @@ def parts(schema: Schema) -> BundleParts:
             embedded_width=4,
         ),
         candidate_tower=TowerPart(
-            onnx=b"candidate graph",
+            content=b"candidate graph",
             precision="int8",
             inputs=("embedded", "hidden.0", "row_to_query"),
             outputs=("output",),

@@ -16,7 +16,7 @@ def tower_part(tower: Tower) -> TowerPart:
     layout = tower.layout
     assert isinstance(layout, TowerEntry)
     return TowerPart(
-        onnx=tower.onnx,
+        content=tower.content,
         precision=layout.precision,
         inputs=layout.inputs,
         outputs=layout.outputs,

@@ -149,7 +149,7 @@ def with_layout(*, lookup: str, width: int) -> Tower:
     tower = tiny_ranker.candidate_tower()
     table = "users" if lookup == "user" else "items"
     lookups = (Lookup(feature=lookup, table=table, start=0, width=width),)
-    return Tower(Layout(tower.layout.inputs, ("output",), lookups, 24), tower.onnx)
+    return Tower(Layout(tower.layout.inputs, ("output",), lookups, 24), tower.content)
 
 
 def test_output_of_the_wrong_width_is_refused() -> None:
@@ -179,4 +179,5 @@ def test_tower_for_one_query_at_a_time_never_sees_two() -> None:
         for n in (3, 0, 5)
     ]
     for one, found in zip(queries, raw_outputs(runner, queries, 1), strict=True):
-        np.testing.assert_array_equal(found, one.context["a"] + one.candidates["b"])
+        wanted = np.asarray(one.context["a"]) + np.asarray(one.candidates["b"])
+        np.testing.assert_array_equal(found, wanted)

@@ -74,7 +74,7 @@ def test_bundle_that_gives_nan_is_refused(tmp_path: Path, parts: BundleParts) ->
 
 
 def test_tower_that_is_no_graph_is_refused_by_name(tmp_path: Path, parts: BundleParts) -> None:
-    broken = replace(parts.candidate_tower, onnx=b"not a graph")
+    broken = replace(parts.candidate_tower, content=b"not a graph")
     write_bundle(tmp_path / "b", replace(parts, candidate_tower=broken))
     with pytest.raises(BundleError, match="cannot load the candidate tower"):
         load_model(tmp_path / "b")

@@ -128,6 +128,16 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reason: str
 
 
+class EngineTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A form of a tower that was timed, median microseconds by rows in one run of it."""
+
+    tower: Literal["query", "candidate"]
+    precision: DensePrecision
+    form: TowerForm
+    latency_us: dict[str, float]
+    chosen: bool
+
+
 class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the bundle comes from; plain facts for people."""
 
@@ -153,6 +163,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: tuple[FileEntry, ...]
     guard: GuardEntry | None = None
     choices: tuple[Choice, ...] = ()
+    engines: tuple[EngineTrial, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a manifest that this version cannot read.

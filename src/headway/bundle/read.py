@@ -69,7 +69,7 @@ class Bundle:
         raise UsageError(f"no table {name!r}; the bundle has {sorted(self._tables)}")
 
     def tower_bytes(self, tower: Literal["query", "candidate"]) -> bytes:
-        """Return a tower's ONNX bytes, the very ones whose hash was checked.
+        """Return a tower in its form, the very bytes whose hash was checked.
 
         Raises:
             UsageError: if the model has no query tower and it is asked for.

@@ -20,6 +20,7 @@ from headway.bundle.manifest import (
     FORMAT_VERSION,
     Choice,
     DensePrecision,
+    EngineTrial,
     FileEntry,
     GuardEntry,
     Lookup,
@@ -88,6 +89,7 @@ class BundleParts:
     plan: Plan = field(default_factory=Plan)
     guard: GuardEntry | None = None
     choices: tuple[Choice, ...] = ()
+    engines: tuple[EngineTrial, ...] = ()
     profiles: Mapping[str, bytes] = field(default_factory=dict)
     report_html: str | None = None
 
@@ -222,6 +224,7 @@ def _write_files(work: Path, parts: BundleParts) -> None:
         files=tuple(files),
         guard=parts.guard,
         choices=parts.choices,
+        engines=parts.engines,
     )
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     entry = _write_file(work, layout.MANIFEST, encoded)

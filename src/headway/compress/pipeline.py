@@ -288,4 +288,5 @@ def _parts(
         transforms_json=job.data.transforms.to_json(),
         guard=guard,
         choices=choices,
+        engines=composition.engines,
     )

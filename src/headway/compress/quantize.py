@@ -23,7 +23,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 _MICROSOFT = "com.microsoft"
-_LEAST_WIDTH = 16
+LEAST_WIDTH = 16
 """Products narrower than this cost less than rounding their input does."""
 _CODES = 255
 _SMALLEST_RANGE = 1e-30
@@ -201,7 +201,7 @@ def _layers(model: onnx.ModelProto) -> list[_Layer]:
         if node.op_type not in {"MatMul", "Gemm"} or node.input[1] not in constants:
             continue
         weight = numpy_helper.to_array(constants[node.input[1]])
-        if weight.ndim != 2 or weight.dtype != np.float32 or min(weight.shape) < _LEAST_WIDTH:
+        if weight.ndim != 2 or weight.dtype != np.float32 or min(weight.shape) < LEAST_WIDTH:
             continue
         if node.op_type == "MatMul":
             layers.append(_with_bias(model, node, weight, users))
@@ -243,13 +243,14 @@ def _with_bias(
     return _Layer(node, weight, None, None)
 
 
-def _step(covered: Range) -> tuple[np.float32, np.uint8]:
+def codes_of(covered: Range) -> tuple[np.float32, np.uint8]:
+    """Return the step between a range's codes, and the code of zero."""
     scale = np.float32((covered.high - covered.low) / _CODES)
     return scale, np.uint8(np.clip(round(-covered.low / float(scale)), 0, _CODES))
 
 
 def _rounded(values: NDArray[np.float64], covered: Range) -> NDArray[np.float64]:
-    scale, zero = _step(covered)
+    scale, zero = codes_of(covered)
     codes = np.clip(np.rint(values / scale) + zero, 0, _CODES)
     return np.asarray((codes - zero) * scale, np.float64)
 
@@ -258,7 +259,7 @@ def _round(
     model: onnx.ModelProto, source: str, covered: Range
 ) -> tuple[list[onnx.NodeProto], tuple[str, str, str]]:
     """Return the node that rounds an activation, and the names of codes, scale and zero."""
-    scale, zero = _step(covered)
+    scale, zero = codes_of(covered)
     names = f"{source}.codes", f"{source}.scale", f"{source}.zero"
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(scale), names[1]))
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(zero), names[2]))
@@ -269,9 +270,7 @@ def _round(
 def _product(
     model: onnx.ModelProto, layer: _Layer, rounded: tuple[str, str, str]
 ) -> onnx.NodeProto:
-    largest = np.abs(layer.weight).max(axis=0)
-    scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    codes = np.clip(np.rint(layer.weight / scales), -127, 127).astype(np.int8)
+    codes, scales = quantize_weight(layer.weight)
     stem = layer.result
     names = [f"{stem}.weight", f"{stem}.weight_scale", f"{stem}.weight_zero", ""]
     constants = [codes, scales, np.zeros(len(scales), np.int8)]
@@ -288,6 +287,15 @@ def _product(
         [layer.result],
         domain=_MICROSOFT,
     )
+
+
+def quantize_weight(
+    weight: NDArray[np.float32],
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return int8 codes ``[in, out]`` and float32 scales ``[out]``, symmetric for each output."""
+    largest = np.abs(weight).max(axis=0)
+    scales = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.clip(np.rint(weight / scales), -127, 127).astype(np.int8), scales
 
 
 def _drop_unused_constants(model: onnx.ModelProto) -> None:

@@ -1,7 +1,8 @@
 """What computes scores: compiled lookups, dense towers, and loading a bundle into them."""
 
 from headway.engine.ceilings import Ceilings, measure_ceilings
-from headway.engine.compiled import CompiledModel, CompiledRunner, Tower
+from headway.engine.compiled import CompiledModel, CompiledRunner
+from headway.engine.dense import DenseCall, DenseEngine, Tower, compare_dense
 from headway.engine.latency import Samples, compare_latency, measure_latency
 from headway.engine.loading import LoadedModel, TablePlacement, load, load_model
 from headway.engine.machine import MachineFacts, machine_facts, usable_cores
@@ -21,6 +22,8 @@ __all__ = [
     "Ceilings",
     "CompiledModel",
     "CompiledRunner",
+    "DenseCall",
+    "DenseEngine",
     "LoadProfile",
     "LoadedModel",
     "LookupLayout",
@@ -40,6 +43,7 @@ __all__ = [
     "TowerLimit",
     "TowerWork",
     "apply_link",
+    "compare_dense",
     "compare_latency",
     "fingerprint",
     "load",

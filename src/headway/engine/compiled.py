@@ -1,14 +1,12 @@
-"""The product's runner: compiled table lookups and ONNX Runtime for the dense towers."""
+"""The product's runner: compiled table lookups, then a dense engine for each tower."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from headway.core import (
@@ -23,31 +21,15 @@ from headway.core import (
     Schema,
     Scope,
 )
-from headway.engine import kernels
-from headway.engine.machine import saturates_int8
+from headway.engine import kernels, products
+from headway.engine.dense import DenseEngine, Tower, open_tower
 from headway.engine.tables import Gather, TableRecords, TowerLayout
 
 Feed = dict[str, NDArray[Any]]
-_OUTPUT = "output"
-_ERRORS_ONLY = 3
-ort.set_default_logger_severity(_ERRORS_ONLY)  # it warns of absent GPUs where none is wanted
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Tower:
-    """A dense graph and what goes into it.
-
-    Attributes:
-        layout: names of inputs and outputs and the places of the lookups.
-        onnx: the serialised graph.
-    """
-
-    layout: TowerLayout
-    onnx: bytes
 
 
 class CompiledModel:
-    """What all runners of one model share: tables, and sessions that threads may run at once."""
+    """What all runners of one model share: tables and dense engines."""
 
     def __init__(
         self,
@@ -58,7 +40,7 @@ class CompiledModel:
         *,
         threads: int = 1,
     ) -> None:
-        """Build the sessions and check that everything fits together.
+        """Build the engines and check that everything fits together.
 
         Args:
             schema: of the model.
@@ -72,13 +54,13 @@ class CompiledModel:
         """
         self.schema = schema
         self.tables = dict(tables)
-        self.towers: dict[Scope, tuple[TowerLayout, ort.InferenceSession]] = {}
+        self.towers: dict[Scope, tuple[TowerLayout, DenseEngine]] = {}
         for scope, tower in ((Scope.QUERY, query_tower), (Scope.CANDIDATE, candidate_tower)):
             if tower is not None:
-                session = _open_session(scope, tower, threads)
-                self.towers[scope] = (tower.layout, session)
+                self.towers[scope] = (tower.layout, open_tower(scope, tower, threads))
         self.runner()
         kernels.warm_up()
+        products.warm_up()
 
     def runner(self) -> CompiledRunner:
         """Return a new runner with buffers of its own."""
@@ -91,8 +73,8 @@ class CompiledRunner:
     def __init__(self, model: CompiledModel) -> None:
         self._tasks = len(model.schema.tasks)
         self._stages = {
-            scope: _Stage(model, scope, layout, session)
-            for scope, (layout, session) in model.towers.items()
+            scope: _Stage(model, scope, layout, engine)
+            for scope, (layout, engine) in model.towers.items()
         }
 
     def query(self, context: Columns) -> Hidden:
@@ -135,12 +117,12 @@ class _Stage:
     """One tower as one runner runs it."""
 
     def __init__(
-        self, model: CompiledModel, scope: Scope, layout: TowerLayout, session: ort.InferenceSession
+        self, model: CompiledModel, scope: Scope, layout: TowerLayout, engine: DenseEngine
     ) -> None:
         self.shared = _Shared(layout.inputs)
         self.per_query = layout.per_query
         self._outputs = list(layout.outputs)
-        self._run = session.run
+        self._run = engine.caller()
         self._gather = Gather(model.schema, scope, model.tables, layout)
         self._dense = [
             (name, _dense_name(model.schema, scope, name.partition(".")[2]))
@@ -155,7 +137,7 @@ class _Stage:
         self._gather.run(parts, rows, feed)
         for name, column in self._dense:
             feed[name] = _stack([_rows(c[column], start, stop) for c, start, stop in parts])
-        return self._run(self._outputs, feed)  # type: ignore[no-any-return]
+        return self._run(self._outputs, feed)
 
 
 class _Shared:
@@ -203,30 +185,3 @@ def _dense_name(schema: Schema, scope: Scope, name: str) -> str:
     if not isinstance(feature, Dense) or feature.scope != scope:
         raise BundleError(f"{name!r} is not a dense feature of the {scope} tower")
     return name
-
-
-def _open_session(scope: Scope, tower: Tower, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    # A pattern is kept for every row count met, which on a server is without bound.
-    options.enable_mem_pattern = False
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if saturates_int8():
-        # Exact instead of fast. With the right instructions it would only be slow: twice the time.
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    try:
-        session = ort.InferenceSession(tower.onnx, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common parent of their own
-        raise BundleError(f"ONNX Runtime cannot load the {scope} tower: {error}") from error
-    for kind, wanted, found in (
-        ("inputs", tower.layout.inputs, [n.name for n in session.get_inputs()]),
-        ("outputs", tower.layout.outputs, [n.name for n in session.get_outputs()]),
-    ):
-        if sorted(wanted) != sorted(found):
-            raise BundleError(f"the {scope} tower has {kind} {found}, declared are {list(wanted)}")
-    if scope is Scope.CANDIDATE and tower.layout.outputs != (_OUTPUT,):
-        raise BundleError(f"the candidate tower's output must be {_OUTPUT!r}")
-    return session

@@ -10,7 +10,8 @@ import numpy as np
 from headway.bundle import Bundle, Manifest, read_bundle
 from headway.core import BundleError, DataError, HeadwayError
 from headway.data import Transforms
-from headway.engine.compiled import CompiledModel, CompiledRunner, Tower
+from headway.engine.compiled import CompiledModel, CompiledRunner
+from headway.engine.dense import Tower
 from headway.engine.ranker import Ranker, raw_outputs
 from headway.engine.tables import TableRecords
 
@@ -66,12 +67,12 @@ def load_model(
     bundle = source if isinstance(source, Bundle) else read_bundle(source)
     _check_transforms(bundle)
     manifest = bundle.manifest
-    query = manifest.query_tower
+    query, candidate = manifest.query_tower, manifest.candidate_tower
     model = CompiledModel(
         manifest.schema,
         {entry.name: _records(bundle, entry.name, tables) for entry in manifest.tables},
-        None if query is None else Tower(query, bundle.tower_bytes("query")),
-        Tower(manifest.candidate_tower, bundle.tower_bytes("candidate")),
+        None if query is None else Tower(query, bundle.tower_bytes("query"), query.form),
+        Tower(candidate, bundle.tower_bytes("candidate"), candidate.form),
         threads=manifest.plan.threads if threads is None else threads,
     )
     loaded = LoadedModel(bundle, model)

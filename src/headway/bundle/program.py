@@ -1,0 +1,187 @@
+"""A dense tower as a list of steps over rows: what Headway's own engine runs, stored plainly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from headway.core import BundleError
+
+Activation = Literal["", "relu", "sigmoid", "tanh"]
+Combination = Literal["add", "multiply", "subtract", "subtract-from"]
+"""``subtract`` takes the other value away, ``subtract-from`` is taken away from it."""
+Width = Annotated[int, Meta(ge=1, le=1 << 24)]
+_KEY = "program"
+
+
+class Codes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a value is rounded to unsigned bytes: ``round(value / scale) + zero``, clipped."""
+
+    scale: Annotated[float, Meta(gt=0)]
+    zero: Annotated[int, Meta(ge=0, le=255)]
+
+
+class _Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all steps share.
+
+    Attributes:
+        result: name of the value that comes out.
+        source: name of the value that goes in.
+        bias: tensor added to each row, or empty.
+        combine: how ``other`` comes in then.
+        other: value of the result's width, or empty.
+        activation: applied last.
+    """
+
+    result: str
+    source: str
+    bias: str = ""
+    combine: Combination = "add"
+    other: str = ""
+    activation: Activation = ""
+
+
+class Product(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="product"):
+    """Multiplies rows by a tensor ``[in, out]``; an int8 one takes the source as ``codes``.
+
+    With codes there is also a float32 tensor named as the weight with ``.scale`` behind, of one
+    scale per output.
+    """
+
+    weight: str
+    codes: Codes | None = None
+
+
+class Map(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="map"):
+    """Passes a value on."""
+
+
+class Concat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="concat"):
+    """Puts values side by side."""
+
+    result: str
+    sources: Annotated[tuple[str, ...], Meta(min_length=1)]
+
+
+class Slice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="slice"):
+    """Takes the columns ``start`` to ``stop`` of a value."""
+
+    result: str
+    source: str
+    start: Annotated[int, Meta(ge=0)]
+    stop: Width
+
+
+Step = Product | Map | Concat | Slice
+
+
+class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The steps and the values that they begin with.
+
+    Attributes:
+        inputs: width of each input by name, as ``TowerEntry`` names them; ``hidden.I`` has a row
+            per query, all others one per row of the tower. ``row_to_query`` is not among them.
+        outputs: names of the tower's outputs and of the values that they are.
+        steps: in an order in which every value is made before it is read.
+    """
+
+    inputs: dict[str, Width]
+    outputs: dict[str, str]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """Steps with their tensors.
+
+    Attributes:
+        steps: what is done.
+        tensors: float32 or int8 arrays by name.
+    """
+
+    steps: Steps
+    tensors: Mapping[str, NDArray[np.float32] | NDArray[np.int8]] = field(default_factory=dict)
+
+    def widths(self) -> dict[str, int]:
+        """Return the number of columns of every value.
+
+        Raises:
+            BundleError: naming the step that does not fit what comes before it.
+        """
+        found: dict[str, int] = dict(self.steps.inputs)
+        for step in self.steps.steps:
+            if step.result in found:
+                raise BundleError(f"the value {step.result!r} is made twice")
+            found[step.result] = self._width(step, found)
+        for name, value in self.steps.outputs.items():
+            if value not in found:
+                raise BundleError(f"the output {name!r} is {value!r}, which no step makes")
+        return found
+
+    def to_bytes(self) -> bytes:
+        """Return the form that a bundle stores: safetensors with the steps in its head."""
+        head = {_KEY: msgspec.json.encode(self.steps).decode()}
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.tensors.items()}
+        return bytes(save(arrays, head))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Program:
+        """Return what ``to_bytes`` wrote.
+
+        Raises:
+            BundleError: if it is damaged or does not fit together.
+        """
+        try:
+            length = int.from_bytes(data[:8], "little")
+            head = json.loads(data[8 : 8 + length])["__metadata__"][_KEY]
+            steps = msgspec.json.decode(head, type=Steps)
+            program = cls(steps, load(data))
+        except (SafetensorError, msgspec.MsgspecError, ValueError, LookupError, TypeError) as error:
+            raise BundleError(f"a tower's program cannot be read: {error}") from error
+        program.widths()
+        return program
+
+    def _width(self, step: Step, found: Mapping[str, int]) -> int:
+        for name in step.sources if isinstance(step, Concat) else (step.source,):
+            if name not in found:
+                raise BundleError(f"the step of {step.result!r} reads {name!r}, not made before")
+        if isinstance(step, Concat):
+            return sum(found[name] for name in step.sources)
+        if isinstance(step, Slice):
+            if not step.start < step.stop <= found[step.source]:
+                raise BundleError(f"the slice {step.result!r} leaves {step.source!r}")
+            return step.stop - step.start
+        width = found[step.source]
+        if isinstance(step, Product):
+            width = self._columns(step, width)
+        self._check_extras(step, width, found)
+        return width
+
+    def _check_extras(self, step: Product | Map, width: int, found: Mapping[str, int]) -> None:
+        if step.bias:
+            self._tensor(step.bias, np.float32, (width,))
+        if step.other and found.get(step.other) != width:
+            raise BundleError(f"the step of {step.result!r} needs {step.other!r}, {width} wide")
+
+    def _columns(self, step: Product, inner: int) -> int:
+        dtype: type[np.generic] = np.int8 if step.codes else np.float32
+        weight = self.tensors.get(step.weight)
+        columns = weight.shape[1] if weight is not None and weight.ndim == 2 else 0
+        self._tensor(step.weight, dtype, (inner, columns))
+        if step.codes:
+            self._tensor(f"{step.weight}.scale", np.float32, (columns,))
+        return columns
+
+    def _tensor(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+        tensor = self.tensors.get(name)
+        if tensor is None or tensor.dtype != dtype or tensor.shape != shape or 0 in shape:
+            raise BundleError(f"the tensor {name!r} must be {dtype.__name__} {list(shape)}")

@@ -1,0 +1,170 @@
+"""ONNX towers of the zoo as programs: equal to ONNX Runtime, or left to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from headway.bundle import Product
+from headway.compress.program import quantize_program, to_program
+from headway.compress.quantize import activations, fit_range, quantize_dense, with_outputs
+from headway.engine.program import ProgramEngine
+from headway.graph import capture, lower, partition
+from headway.models import build_model, zoo
+
+COVERED = (
+    ("ncf", "paper"),
+    ("wnd", "paper"),
+    ("mt-wnd", "paper"),
+    ("rmc1", "repo"),
+    ("dcn-v2", "paper"),
+)
+
+
+def feed_for(graph: bytes, rows: int) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(rows)
+    feed: dict[str, NDArray[Any]] = {}
+    for value in onnx.load_from_string(graph).graph.input:
+        if value.name == "row_to_query":
+            feed[value.name] = np.sort(rng.integers(0, 2, rows))
+            continue
+        width = value.type.tensor_type.shape.dim[1].dim_value
+        count = 2 if value.name.startswith("hidden.") else rows
+        feed[value.name] = rng.standard_normal((count, width), np.float32)
+    return feed
+
+
+def by_onnx(graph: bytes, feed: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    found: list[NDArray[np.float32]] = session.run(None, feed)
+    return found
+
+
+@pytest.mark.parametrize(("name", "style"), COVERED)
+def test_candidate_towers_of_the_zoo_run_as_programs(name: Any, style: Any) -> None:
+    made = zoo(name, style=style, max_rows=50)
+    model = build_model(made.settings, made.schema)
+    graph = lower(partition(capture(model, made.schema))).candidate_tower.onnx
+    program = to_program(graph)
+    assert program is not None
+    feed = feed_for(graph, 33)
+    (found,) = ProgramEngine(program).caller()(["output"], feed)
+    (wanted,) = by_onnx(graph, feed)
+    np.testing.assert_allclose(found, wanted, atol=2e-5 * wanted.std(), rtol=2e-5)
+
+
+def model_of(
+    nodes: list[onnx.NodeProto], width: int, constants: Mapping[str, NDArray[Any]], out: int
+) -> bytes:
+    floats = TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "tower",
+        [
+            helper.make_tensor_value_info("embedded", floats, ["rows", width]),
+            helper.make_tensor_value_info("hidden.0", floats, ["queries", out]),
+            helper.make_tensor_value_info("row_to_query", TensorProto.INT64, ["rows"]),
+        ],
+        [helper.make_tensor_value_info("output", floats, ["rows", out])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString())
+
+
+def gather() -> onnx.NodeProto:
+    return helper.make_node("Gather", ["hidden.0", "row_to_query"], ["mine"], axis=0)
+
+
+def test_what_follows_a_product_goes_into_its_step() -> None:
+    rng = np.random.default_rng(0)
+    constants: dict[str, NDArray[Any]] = {
+        "w": rng.random((20, 30), np.float32),
+        "b": rng.random(30, np.float32),
+    }
+    nodes = [
+        gather(),
+        helper.make_node("MatMul", ["embedded", "w"], ["p"]),
+        helper.make_node("Add", ["b", "p"], ["q"]),
+        helper.make_node("Sub", ["mine", "q"], ["r"]),
+        helper.make_node("Relu", ["r"], ["output"]),
+    ]
+    graph = model_of(nodes, 20, constants, 30)
+    program = to_program(graph)
+    assert program is not None
+    (step,) = program.steps.steps
+    assert isinstance(step, Product)
+    assert (step.combine, step.activation) == ("subtract-from", "relu")
+    feed = feed_for(graph, 9)
+    found = ProgramEngine(program).caller()(["output"], feed)
+    np.testing.assert_allclose(found, by_onnx(graph, feed), rtol=1e-5)
+
+
+def test_value_that_others_read_too_is_kept() -> None:
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("MatMul", ["embedded", "w"], ["p"]),
+        helper.make_node("Relu", ["p"], ["r"]),
+        helper.make_node("Mul", ["p", "r"], ["output"]),
+    ]
+    graph = model_of(nodes, 20, {"w": rng.standard_normal((20, 30), np.float32)}, 30)
+    program = to_program(graph)
+    assert program is not None
+    feed = feed_for(graph, 9)
+    found = ProgramEngine(program).caller()(["output"], feed)
+    np.testing.assert_allclose(found, by_onnx(graph, feed), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Softmax", ["embedded"], ["output"]),
+        helper.make_node("Mul", ["embedded", "two"], ["output"]),
+        helper.make_node("Mul", ["embedded", "column"], ["output"]),
+    ],
+)
+def test_tower_with_another_operation_stays_with_onnx(node: onnx.NodeProto) -> None:
+    pick = helper.make_node("Slice", ["embedded", "zero", "one", "one"], ["column"])
+    constants: dict[str, NDArray[Any]] = {
+        "two": np.array(2, np.float32),
+        "zero": np.zeros(1, np.int64),
+        "one": np.ones(1, np.int64),
+    }
+    assert to_program(model_of([pick, node], 20, constants, 20)) is None
+
+
+def test_narrow_program_rounds_as_the_narrow_graph_does() -> None:
+    rng = np.random.default_rng(0)
+    constants = {
+        "w": rng.standard_normal((40, 64), np.float32),
+        "v": rng.standard_normal((64, 17), np.float32) / 8,
+        "b": rng.standard_normal(17, np.float32),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["embedded", "w"], ["p"]),
+        helper.make_node("Relu", ["p"], ["r"]),
+        gather(),
+        helper.make_node("Gemm", ["r", "v", "b"], ["g"]),
+        helper.make_node("Add", ["g", "mine"], ["output"]),
+    ]
+    graph = model_of(nodes, 40, constants, 17)
+    feed = feed_for(graph, 200)
+    names = activations(graph)
+    seen = by_onnx(with_outputs(graph, names), feed)[-len(names) :]
+    ranges = {n: fit_range(v) for n, v in zip(names, (feed["embedded"], seen[-1]), strict=True)}
+    program = to_program(graph)
+    assert program is not None
+    narrow = quantize_program(program, ranges)
+    assert all(s.codes for s in narrow.steps.steps if isinstance(s, Product))
+    (found,) = ProgramEngine(narrow).caller()(["output"], feed)
+    (wanted,) = by_onnx(quantize_dense(graph, ranges), feed)
+    # Sums on the edge of a code may fall on either side of it.
+    assert np.abs(found - wanted).max() < 0.05 * wanted.std()
+    assert np.sqrt(np.square(found - wanted).mean()) < 0.005 * wanted.std()

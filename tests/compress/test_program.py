@@ -142,7 +142,7 @@ def test_tower_with_another_operation_stays_with_onnx(node: onnx.NodeProto) -> N
 
 def test_narrow_program_rounds_as_the_narrow_graph_does() -> None:
     rng = np.random.default_rng(0)
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "w": rng.standard_normal((40, 64), np.float32),
         "v": rng.standard_normal((64, 17), np.float32) / 8,
         "b": rng.standard_normal(17, np.float32),

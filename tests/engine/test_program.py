@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,13 +20,13 @@ from headway.engine.dense import open_tower
 from headway.engine.program import ProgramEngine
 
 F32 = NDArray[np.float32]
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "tanh": np.tanh,
 }
-COMBINATIONS = {
+COMBINATIONS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     "add": lambda x, y: x + y,
     "multiply": lambda x, y: x * y,
     "subtract": lambda x, y: x - y,
@@ -79,35 +80,39 @@ def programs(draw: st.DrawFn) -> Program:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     width = st.integers(1, 150)
     inputs = {"embedded": draw(width), "hidden.0": draw(width), "dense.a": draw(width)}
-    widths, tensors, steps = dict(inputs), {}, []
+    widths = dict(inputs)
+    tensors: dict[str, NDArray[np.float32]] = {}
+    steps: list[Product | Map | Concat | Slice] = []
 
     def extras(columns: int) -> dict[str, Any]:
         found: dict[str, Any] = {"activation": draw(st.sampled_from(sorted(ACTIVATIONS)))}
-        if draw(st.booleans()):
+        with_bias: bool = draw(st.booleans())
+        if with_bias:
             tensors[f"b{len(steps)}"] = rng.standard_normal(columns).astype(np.float32)
             found["bias"] = f"b{len(steps)}"
         others = [name for name, n in widths.items() if n == columns]
-        if others and draw(st.booleans()):
+        with_other: bool = draw(st.booleans())
+        if others and with_other:
             found["other"] = draw(st.sampled_from(others))
             found["combine"] = draw(st.sampled_from(sorted(COMBINATIONS)))
         return found
 
     for number in range(draw(st.integers(1, 7))):
         result, source = f"v{number}", draw(st.sampled_from(sorted(widths)))
-        kind = draw(st.sampled_from(["product", "product", "map", "concat", "slice"]))
+        kind = draw(st.sampled_from(("product", "product", "map", "concat", "slice")))
         if kind == "product":
             columns = draw(st.one_of(width, st.just(inputs["hidden.0"])))
             weight = rng.standard_normal((widths[source], columns)) / np.sqrt(widths[source])
             tensors[f"w{number}"] = weight.astype(np.float32)
-            step: Any = Product(
+            step: Product | Map | Concat | Slice = Product(
                 result=result, source=source, weight=f"w{number}", **extras(columns)
             )
         elif kind == "map":
             columns = widths[source]
             step = Map(result=result, source=source, **extras(columns))
         elif kind == "concat":
-            several = st.lists(st.sampled_from(sorted(widths)), min_size=1, max_size=3)
-            sources = tuple(draw(several))
+            several = draw(st.integers(1, 3))
+            sources = tuple(draw(st.sampled_from(sorted(widths))) for _ in range(several))
             columns = sum(widths[s] for s in sources)
             step = Concat(result=result, sources=sources)
         else:

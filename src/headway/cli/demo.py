@@ -17,7 +17,7 @@ from headway.cli.benching import measure_harness, point_of, points_of
 from headway.cli.optimizing import composition, guard_steps, optimize_into
 from headway.cli.pages.demo import HEAD, build, rows
 from headway.cli.processes import ServerProcess, validate_apart
-from headway.cli.results import DemoResult, Percentiles, Point, Side, ratios
+from headway.cli.results import DemoResult, Percentiles, Point, Side, ratio_range, ratios
 from headway.cli.terminal import Terminal, milliseconds
 from headway.cli.training import fit
 from headway.cli.turns import Turns, in_turns
@@ -84,6 +84,7 @@ def run_demo(settings: DemoSettings, terminal: Terminal) -> int:
     sides = {
         name: _side(name, made, latency[name], lbt[name]) for name in ("baseline", "optimized")
     }
+    points = {name: below[name] + points_of(found) for name, found in lbt.items()}
     guard = made.result.guard
     result = DemoResult(
         machine=_machine(),
@@ -94,13 +95,14 @@ def run_demo(settings: DemoSettings, terminal: Terminal) -> int:
         baseline=sides["baseline"],
         optimized=sides["optimized"],
         ratio=ratios(sides["baseline"], sides["optimized"]),
+        lbt_ratio_range=ratio_range(sides, points),
         guard=guard,
         steps=guard_steps(made.result),
         choices=list(made.result.choices),
         composition=composition(made.result),
         torch_in_server=torch_loaded,
         harness=harness,
-        points={name: below[name] + points_of(found) for name, found in lbt.items()},
+        points=points,
         notes=[f"{name}: {found.note}" for name, found in lbt.items() if found.note],
         files={
             "bundle": str(made.bundle),

@@ -97,7 +97,11 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything ``headway demo`` found; ``ratio`` is optimized over baseline."""
+    """Everything ``headway demo`` found; ``ratio`` is optimized over baseline.
+
+    ``lbt_ratio_range`` holds the LBT ratio if each LBT lies between the rate that was confirmed
+    and the lowest rate above it that failed.
+    """
 
     machine: str
     date: str
@@ -107,6 +111,7 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     baseline: Side
     optimized: Side
     ratio: dict[str, float | dict[str, Percentiles]]
+    lbt_ratio_range: tuple[float, float]
     guard: GuardEntry
     steps: list[GuardStep]
     choices: list[Choice]
@@ -132,6 +137,21 @@ def ratios(baseline: Side, optimized: Side) -> dict[str, float | dict[str, Perce
             for size, percentiles in baseline.latency_ms.items()
         },
     }
+
+
+def ratio_range(sides: dict[str, Side], points: dict[str, list[Point]]) -> tuple[float, float]:
+    """Return the least and the largest LBT ratio that both searches leave possible."""
+    base, best = sides["baseline"].lbt_qps, sides["optimized"].lbt_qps
+    return (
+        _over(best, _ceiling(base, points["baseline"])),
+        _over(_ceiling(best, points["optimized"]), base),
+    )
+
+
+def _ceiling(lbt_qps: float, points: list[Point]) -> float:
+    """Return the lowest rate above the LBT that failed, or the LBT if none was tried."""
+    failed = [p.rate_qps for p in points if not p.met and p.rate_qps > lbt_qps]
+    return min(failed, default=lbt_qps)
 
 
 def _over(a: float, b: float) -> float:

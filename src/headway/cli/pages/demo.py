@@ -50,6 +50,8 @@ def rows(result: DemoResult) -> list[tuple[str, str, str, str]]:
     out.append(
         _line("LBT, candidates/s", number(base.lbt_cps), number(best.lbt_cps), "lbt_cps", result)
     )
+    low, high = result.lbt_ratio_range
+    out.append(("LBT ratio, from brackets of both", "", "", f"{low:.2f}x to {high:.2f}x"))
     return out
 
 
@@ -73,7 +75,8 @@ def build(result: DemoResult, sla: Sla, samples_ms: Mapping[str, NDArray[np.floa
         paragraph(
             "Latency by query size is over HTTP, one query at a time on an idle server. LBT is the "
             f"highest open-loop Poisson rate at which {sla} holds, with production query sizes; "
-            "latency counts from the intended arrival, refused and late queries are violations."
+            "latency counts from the intended arrival, refused and late queries are violations. Each "
+            "LBT is bracketed by the confirmed rate and the lowest rate above it that failed."
         ),
         heading("Latency over load"),
         figure(_load_plot(result, sla), "Each point is one run with a fresh schedule."),

@@ -51,7 +51,7 @@ def rows(result: DemoResult) -> list[tuple[str, str, str, str]]:
         _line("LBT, candidates/s", number(base.lbt_cps), number(best.lbt_cps), "lbt_cps", result)
     )
     low, high = result.lbt_ratio_range
-    out.append(("LBT ratio, from brackets of both", "", "", f"{low:.2f}x to {high:.2f}x"))
+    out.append(("LBT ratio by the brackets of both", "", "", f"{low:.2f}-{high:.2f}x"))
     return out
 
 

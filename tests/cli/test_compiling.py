@@ -129,7 +129,7 @@ def test_a_wrong_call_is_refused_with_its_remedy(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("features: [{type: dense, nam: age, scope: query}]\ntables: []", "unknown key 'nam'"),
+        ("features: [{type: dense, title: age, scope: query}]\ntables: []", "unknown key 'title'"),
         ("features: [{type: dense, name: age, scope: usr}]\ntables: []", "usr"),
         (
             "features: [{type: sparse, name: a, scope: query, table: t}]\ntables: []",

@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml
 
 install: $(STAMP) ## create .venv with everything that demo, checks and tests need
 
-demo: install ## train, optimise, serve and measure on generated data (about 5 minutes)
+demo: install ## train, optimise, serve and measure on generated data (about 4 minutes after the install)
 	$(BIN)/headway demo --out out/demo
 
 test: install ## the whole test suite

@@ -302,7 +302,7 @@ def _objects(values: list[Any]) -> NDArray[Any]:
 
 def _read_movielens(path: Path) -> RawTable:
     if not path.is_dir():
-        raise DataError(f"{path} is not a folder; name the one that holds the MovieLens files")
+        raise DataError(f"{path} is not a folder; name the one with the MovieLens files in the config or by --data")
     if (path / "u.data").is_file():
         parts = _original_files(path)
     else:
@@ -377,7 +377,7 @@ def _original_items(path: Path) -> RawTable:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise DataError(f"there is no file {path}; check the path in the config")
+        raise DataError(f"there is no file {path}; check the path in the config or of --data")
     return path
 
 

@@ -297,11 +297,14 @@ def _check_records(records: Sequence[RawRecord], fields: tuple[str, ...], scope:
         where = "query" if scope == Scope.QUERY else f"candidates[{i}]"
         if not isinstance(record, dict):
             raise QueryError(f"{where} must be an object of fields, not {type(record).__name__}")
-        missing = [f for f in fields if f not in record]
-        if missing:
-            raise QueryError(f"{where} lacks the field {missing[0]!r}; send null if it is unknown")
-        unknown = next(key for key in record if key not in expected)
-        raise QueryError(f"{where} has an unknown field {ascii(unknown)[:80]}; see {list(fields)}")
+        unknown = [key for key in record if key not in expected]
+        if unknown:
+            raise QueryError(
+                f"{where} has an unknown field {ascii(unknown[0])[:80]}; its fields are "
+                f"{list(fields)}"
+            )
+        missing = next(f for f in fields if f not in record)
+        raise QueryError(f"{where} lacks the field {missing!r}; its fields are {list(fields)}")
 
 
 def _bad_query(field: str, error: BadValueError) -> Exception:

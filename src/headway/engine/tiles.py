@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import config, types
+from numba import types
 from numba.core import cgutils
 
 from headway.engine.machine import machine_facts
@@ -43,11 +43,7 @@ _F32 = ir.FloatType()
 _FLOATS, _INTS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 _BYTES, _MASK = ir.VectorType(_I8, LANES), ir.VectorType(_I1, LANES)
 _DOT = "llvm.x86.avx512.vpdpbusd.512"
-HAS_DOT = (
-    "avx512_vnni" in machine_facts().vector_features
-    and config.CPU_NAME is None  # else Numba may compile for another processor than this
-    and bool(config.ENABLE_AVX)
-)
+HAS_DOT = "avx512_vnni" in machine_facts().vector_features
 
 
 def _at(builder: Any, address: Any, kind: Any) -> Any:

@@ -234,7 +234,8 @@ def _listen(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UsageError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}"
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
+            "choose another port, or 0 for any that is free"
         ) from error
     return listener
 

@@ -302,7 +302,9 @@ def _objects(values: list[Any]) -> NDArray[Any]:
 
 def _read_movielens(path: Path) -> RawTable:
     if not path.is_dir():
-        raise DataError(f"{path} is not a folder; name the one with the MovieLens files in the config or by --data")
+        raise DataError(
+            f"{path} is not a folder; name the one with the MovieLens files in the config or by --data"
+        )
     if (path / "u.data").is_file():
         parts = _original_files(path)
     else:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headway.bundle import Codes, Concat, Map, Product, Program, Slice, Steps
 from headway.core import BundleError, Scope
-from headway.engine import Tower, products, tiles
+from headway.engine import Tower, finish, products, tiles
 from headway.engine.dense import open_tower
 from headway.engine.program import ProgramEngine
 
@@ -281,4 +281,4 @@ def test_tower_whose_program_takes_other_inputs_is_refused() -> None:
 
 
 def test_compiled_steps_are_compiled_anew_when_tiles_change() -> None:
-    assert products.run_steps.py_func.__closure__[0].cell_contents == tiles.SOURCES
+    assert products.run_steps.py_func.__closure__[0].cell_contents == finish.SOURCES

@@ -27,9 +27,9 @@ def huge_room(size: int, *, huge: bool = True) -> NDArray[np.uint8]:
             room = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             room.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
         except OSError:  # a kernel without them
-            return _on_a_line(size)
+            return line_room(size)
         return _from(np.frombuffer(room, np.uint8), size, HUGE_PAGE)
-    return _on_a_line(size)
+    return line_room(size)
 
 
 def huge_copy(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -39,8 +39,8 @@ def huge_copy(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return copied
 
 
-def _on_a_line(size: int) -> NDArray[np.uint8]:
-    """Return ordinary memory from the start of a cache line; NumPy's starts 16 bytes behind."""
+def line_room(size: int) -> NDArray[np.uint8]:
+    """Return uint8 ``[size]`` of zeros from the start of a cache line; NumPy's starts 16 bytes behind."""
     return _from(np.zeros(size + _LINE, np.uint8), size, _LINE)
 
 

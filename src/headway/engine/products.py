@@ -8,16 +8,8 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from headway.engine.tiles import (
-    LANES,
-    MAP,
-    PRODUCT_INT8,
-    SOURCES,
-    TALL,
-    WIDE,
-    finish_tile,
-    sum_tile,
-)
+from headway.engine.finish import MAP, PRODUCT_INT8, SOURCES, finish_tile
+from headway.engine.tiles import LANES, TALL, WIDE, sum_tile
 from headway.engine.vectors import entry, inner
 
 PER_CHUNK, PER_ROW, PER_QUERY = 0, 1, 2
@@ -110,7 +102,8 @@ def _product(step, count, scratch, sides):
             _sum_up((shape, at, source_bytes, count - row, weight, step.inner, scratch))
             other_row = 0 if mapping else row
             numbers = (
-                step.op, scratch, 4 * WIDE * LANES, 0, taken, vectors, step.columns - column,
+                step.op, scratch, 4 * WIDE * LANES, 0, taken,
+                min(step.columns - column, LANES * vectors),
                 step.scale + 4 * column if step.scale else 0,
                 step.bias + 4 * column if step.bias else 0,
                 step.combine, other + other_row * other_bytes + 4 * column, other_bytes,
@@ -128,9 +121,8 @@ def _product(step, count, scratch, sides):
 def _map(step, count, sides):
     """Pass the chunk's rows on."""
     source, other, out, codes = sides
-    vectors = (step.columns + LANES - 1) // LANES
     numbers = (
-        step.op, source[0], source[1], source[2], count, vectors, step.columns, 0, step.bias,
+        step.op, source[0], source[1], source[2], count, step.columns, 0, step.bias,
         step.combine, other[0], other[1], other[2], step.activation,
         out[0], out[1], codes[0], codes[1],
     )  # fmt: skip

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from headway.bundle import Program
 from headway.core import BundleError
 from headway.engine import products, tiles
-from headway.engine.program_layout import Layout, aligned
+from headway.engine.memory import line_room
+from headway.engine.program_layout import Layout
 
 Feed = Mapping[str, NDArray[Any]]
 CHUNK_ROWS = 96
@@ -50,11 +51,11 @@ class ProgramRun:
         self._layout = layout
         self._steps = layout.steps
         self._values = layout.values.copy()
-        self._buffers = [aligned(CHUNK_ROWS * row_bytes) for row_bytes in layout.buffers.values()]
+        self._buffers = [line_room(CHUNK_ROWS * row_bytes) for row_bytes in layout.buffers.values()]
         for (home, _), buffer in zip(layout.buffers.items(), self._buffers, strict=True):
             for index, offset in layout.users[home]:
                 self._values[index]["address"] = buffer.ctypes.data + offset
-        self._scratch = aligned(tiles.SCRATCH_BYTES)
+        self._scratch = line_room(tiles.SCRATCH_BYTES)
         self._scratch_address = self._scratch.ctypes.data
 
     def __call__(self, outputs: Sequence[str], feed: Feed) -> list[NDArray[np.float32]]:

@@ -11,22 +11,23 @@ from numpy.typing import NDArray
 
 from headway.bundle import Codes, Concat, Map, Product, Program, Slice
 from headway.core import BundleError
-from headway.engine import products, tiles
+from headway.engine import finish, products
+from headway.engine.memory import line_room
 from headway.engine.products import STEP, VALUE
 from headway.engine.tiles import LANES, WIDE
 
 _LINE = 64
 _ACTIVATIONS = {
-    "": tiles.LINEAR,
-    "relu": tiles.RELU,
-    "sigmoid": tiles.SIGMOID,
-    "tanh": tiles.TANH,
+    "": finish.LINEAR,
+    "relu": finish.RELU,
+    "sigmoid": finish.SIGMOID,
+    "tanh": finish.TANH,
 }
 _COMBINATIONS = {
-    "add": tiles.ADD,
-    "multiply": tiles.MULTIPLY,
-    "subtract": tiles.SUBTRACT,
-    "subtract-from": tiles.SUBTRACT_FROM,
+    "add": finish.ADD,
+    "multiply": finish.MULTIPLY,
+    "subtract": finish.SUBTRACT,
+    "subtract-from": finish.SUBTRACT_FROM,
 }
 
 
@@ -168,7 +169,7 @@ class Layout:
             return self._join(step)
         record = self._common(step)
         if isinstance(step, Map):
-            return [record | {"op": tiles.MAP, "source": self._value(self._spot(step.source))}]
+            return [record | {"op": finish.MAP, "source": self._value(self._spot(step.source))}]
         return [*self._weigh(step, record), record]
 
     def _join(self, step: Concat) -> list[dict[str, Any]]:
@@ -183,7 +184,7 @@ class Layout:
 
     def _copy(self, source: str, target: _Spot) -> dict[str, Any]:
         return {
-            "op": tiles.MAP,
+            "op": finish.MAP,
             "source": self._value(self._spot(source)),
             "other": -1,
             "out": self._value(target),
@@ -213,14 +214,14 @@ class Layout:
         """Add weights to the record; return the step that rounds the source, if one is needed."""
         weight = self._program.tensors[step.weight]
         if step.codes is None:
-            record["op"] = tiles.PRODUCT_F32
+            record["op"] = finish.PRODUCT_F32
             record["inner"] = len(weight)
             record["weight"] = self._keep(pack(weight, 1))
             return self._spread(step.source, record)
         scale = self._program.tensors[f"{step.weight}.scale"] * np.float32(step.codes.scale)
         shift = -step.codes.zero * scale * weight.astype(np.int64).sum(axis=0)
         bias = self._program.tensors[step.bias] if step.bias else np.float32(0)
-        record["op"] = tiles.PRODUCT_INT8
+        record["op"] = finish.PRODUCT_INT8
         record["inner"] = -(-len(weight) // 4)
         record["weight"] = self._keep(pack(weight, 4))
         record["scale"] = self._keep(_padded(scale))
@@ -278,7 +279,7 @@ class Layout:
 
     def _keep(self, array: NDArray[Any]) -> int:
         """Return the address of an array that lives as long as the layout."""
-        room = aligned(array.nbytes)
+        room = line_room(array.nbytes)
         room[:] = array.reshape(-1).view(np.uint8)
         self._kept.append(room)
         return int(room.ctypes.data)
@@ -324,10 +325,3 @@ def _padded(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     room = np.zeros(-(-len(vector) // (WIDE * LANES)) * WIDE * LANES, np.float32)
     room[: len(vector)] = vector
     return room
-
-
-def aligned(size: int) -> NDArray[np.uint8]:
-    """Return so many zero bytes that start on a cache line."""
-    room = np.zeros(size + _LINE, np.uint8)
-    start = -room.ctypes.data % _LINE
-    return room[start : start + size]

@@ -22,9 +22,20 @@ BLOCKS = (64, 32, 16, 8, 4, 2, 1)
 """Vector lengths; a row is covered by blocks of the longest that fits, the last one overlapping."""
 LINE = 64
 """Bytes of a cache line."""
-SOURCES = int.from_bytes(hashlib.sha256(Path(__file__).read_bytes()).digest()[:7], "little")
-"""Changes with this file. Numba's cache sees only the file of the compiled function and what that
-closes over, so a cached function that uses these intrinsics closes over this number."""
+
+
+def source_number(*files: str) -> int:
+    """Return a number that changes with this file and those given.
+
+    Numba's cache sees only the file of the compiled function and what that closes over, so a
+    cached function that uses intrinsics closes over the number of the files that make them.
+    """
+    told = b"".join(Path(file).read_bytes() for file in (__file__, *files))
+    return int.from_bytes(hashlib.sha256(told).digest()[:7], "little")
+
+
+SOURCES = source_number()
+"""Changes with this file; what uses its intrinsics closes over it."""
 
 intrinsic: Any = extending.intrinsic  # its own types know nothing of the typing context
 _I8, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -44,16 +55,18 @@ def entry(function: Callable[..., Any]) -> Any:
         return inner(function)
 
 
-def _at(builder: Any, address: Any, kind: Any) -> Any:
+def pointer_at(builder: Any, address: Any, kind: Any) -> Any:
+    """Return an address as a pointer to values of a kind."""
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def _load(builder: Any, address: Any, kind: Any) -> Any:
+def load_at(builder: Any, address: Any, kind: Any) -> Any:
     """Load without assuming alignment: records and callers' ids may lie anywhere."""
-    return builder.load(_at(builder, address, kind), align=1)
+    return builder.load(pointer_at(builder, address, kind), align=1)
 
 
-def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
+def splat(builder: Any, scalar: Any, lanes: int) -> Any:
+    """Return a vector with a scalar in all lanes."""
     kind = ir.VectorType(scalar.type, lanes)
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, _I32(0))
     return builder.shuffle_vector(
@@ -61,7 +74,7 @@ def _splat(builder: Any, scalar: Any, lanes: int) -> Any:
     )
 
 
-def _multiply_add(builder: Any, left: Any, right: Any, addend: Any) -> Any:
+def multiply_add(builder: Any, left: Any, right: Any, addend: Any) -> Any:
     """Fused where the target fuses fast, two instructions elsewhere; never a library call."""
     vector = left.type
     kind = ir.FunctionType(vector, [vector] * 3)
@@ -71,7 +84,7 @@ def _multiply_add(builder: Any, left: Any, right: Any, addend: Any) -> Any:
 
 
 def _prefetch(builder: Any, address: Any) -> None:
-    pointer = _at(builder, address, _I8)
+    pointer = pointer_at(builder, address, _I8)
     kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     builder.call(function, [pointer, _I32(0), _I32(3), _I32(1)])
@@ -87,14 +100,14 @@ def _values_at(builder: Any, form: int, lanes: int, address: Any, column: Any) -
         lanes //= 2
     vector, wide = ir.VectorType(_F32, lanes), ir.VectorType(_I32, lanes)
     if form == F32:
-        return [_load(builder, address, vector)]
+        return [load_at(builder, address, vector)]
     kind = ir.IntType(16) if form == BF16 else _I8
-    raw = builder.zext(_load(builder, address, ir.VectorType(kind, lanes)), wide)
+    raw = builder.zext(load_at(builder, address, ir.VectorType(kind, lanes)), wide)
     if form == BF16:  # the upper half of a float32
-        return [builder.bitcast(builder.shl(raw, _all(wide, 16)), vector)]
+        return [builder.bitcast(builder.shl(raw, constant(wide, 16)), vector)]
     if form == INT8:
         return [builder.uitofp(raw, vector)]
-    low, high = builder.and_(raw, _all(wide, 15)), builder.lshr(raw, _all(wide, 4))
+    low, high = builder.and_(raw, constant(wide, 15)), builder.lshr(raw, constant(wide, 4))
     pair = [builder.uitofp(low, vector), builder.uitofp(high, vector)]
     if column is None:
         return pair
@@ -102,7 +115,8 @@ def _values_at(builder: Any, form: int, lanes: int, address: Any, column: Any) -
     return [builder.select(odd, pair[1], pair[0])]
 
 
-def _all(kind: Any, value: float) -> Any:
+def constant(kind: Any, value: float) -> Any:
+    """Return a vector with a constant in all lanes."""
     return ir.Constant(kind, [value] * kind.count)
 
 
@@ -119,7 +133,7 @@ def _pool_block(builder: Any, lanes: int, form: int, a: Values, *, weighted: boo
     totals = [cgutils.alloca_once(builder, vector) for _ in range(2 if pairs else 1)]
     bias = cgutils.alloca_once(builder, _F32)
     for place in totals:
-        builder.store(_all(vector, 0.0), place)
+        builder.store(constant(vector, 0.0), place)
     builder.store(ir.Constant(_F32, 0.0), bias)
     skip = builder.udiv(builder.mul(a["column"], _I64(BITS[form])), _I64(8))
     with cgutils.for_range(builder, a["count"]) as loop:
@@ -143,25 +157,25 @@ def _pool_block(builder: Any, lanes: int, form: int, a: Values, *, weighted: boo
     sums = [builder.load(place) for place in totals]
     result = _interleave(builder, *sums) if pairs else sums[0]
     if scaled:
-        result = builder.fadd(result, _splat(builder, builder.load(bias), lanes))
-    result = builder.fdiv(result, _splat(builder, a["divisor"], lanes))
+        result = builder.fadd(result, splat(builder, builder.load(bias), lanes))
+    result = builder.fdiv(result, splat(builder, a["divisor"], lanes))
     target = builder.add(a["out"], builder.mul(a["column"], _I64(4)))
-    builder.store(result, _at(builder, target, result.type), align=1)
+    builder.store(result, pointer_at(builder, target, result.type), align=1)
 
 
 def _added(builder: Any, total: Any, values: Any, factor: Any) -> Any:
     if factor is None:
         return builder.fadd(total, values)
-    return _multiply_add(builder, values, _splat(builder, factor, values.type.count), total)
+    return multiply_add(builder, values, splat(builder, factor, values.type.count), total)
 
 
 def _load_float(builder: Any, address: Any, index: Any) -> Any:
-    return _load(builder, builder.add(address, builder.mul(index, _I64(4))), _F32)
+    return load_at(builder, builder.add(address, builder.mul(index, _I64(4))), _F32)
 
 
 def _checked_id(builder: Any, index: Any, a: Values) -> Any:
     """Load an id; one outside the table is noted in ``bad`` and reads record 0 instead."""
-    value = _load(builder, builder.add(a["ids"], builder.mul(index, _I64(8))), _I64)
+    value = load_at(builder, builder.add(a["ids"], builder.mul(index, _I64(8))), _I64)
     inside = builder.icmp_unsigned("<", value, a["rows"])
     wrong = builder.zext(builder.not_(inside), _I64)
     builder.store(builder.or_(builder.load(a["bad"]), wrong), a["bad"])
@@ -174,7 +188,7 @@ def _prefetch_record(
     ahead = builder.add(index, a["ahead"])
     last = builder.sub(a["readable"], _I64(1))
     near = builder.select(builder.icmp_signed("<", ahead, last), ahead, last)
-    value = _load(builder, builder.add(a["ids"], builder.mul(near, _I64(8))), _I64)
+    value = load_at(builder, builder.add(a["ids"], builder.mul(near, _I64(8))), _I64)
     record = builder.add(a["table"], builder.mul(value, a["row_bytes"]))
     first = builder.add(record, skip)
     for offset in range(0, span, LINE):
@@ -241,7 +255,7 @@ def read_lines(_typing, _address, _size):
 
         def read(place: Any) -> None:
             # An atomic load costs no more; plain ones would be made a gather, which does.
-            byte = builder.load_atomic(_at(builder, place, _I8), "monotonic", 1)
+            byte = builder.load_atomic(pointer_at(builder, place, _I8), "monotonic", 1)
             builder.store(builder.add(builder.load(total), builder.zext(byte, _I64)), total)
 
         _each_line(builder, values, read)
@@ -264,7 +278,7 @@ def int64_at(_typing, _address, _index):
     """Return element ``index`` of the int64 array at ``address``."""
 
     def generate(_context, builder, _signature, values):
-        return _load(builder, builder.add(values[0], builder.mul(values[1], _I64(8))), _I64)
+        return load_at(builder, builder.add(values[0], builder.mul(values[1], _I64(8))), _I64)
 
     return types.int64(types.int64, types.int64), generate
 
@@ -275,7 +289,7 @@ def store_float(_typing, _address, _index, _value):
 
     def generate(context, builder, _signature, values):
         address = builder.add(values[0], builder.mul(values[1], _I64(4)))
-        builder.store(values[2], _at(builder, address, _F32), align=1)
+        builder.store(values[2], pointer_at(builder, address, _F32), align=1)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.float32), generate

@@ -1,0 +1,299 @@
+"""What follows a product, in LLVM's own form and in one pass over its sums.
+
+They are scaled, shifted by the bias and by another value such as the query's row, put through the
+activation, stored, and rounded to codes for the next product. What is done is decided once for
+four vectors; only the columns behind the last four are taken one vector at a time, masked.
+
+Cached functions that use these close over ``SOURCES``, as in ``vectors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from headway.engine import tiles
+from headway.engine.machine import machine_facts
+from headway.engine.tiles import LANES, WIDE, call, keep_apart
+from headway.engine.vectors import (
+    constant,
+    intrinsic,
+    load_at,
+    multiply_add,
+    pointer_at,
+    source_number,
+    splat,
+)
+
+PRODUCT_F32, PRODUCT_INT8, MAP = 0, 1, 2
+"""What a step does: multiply by weights, float or codes; or pass values on."""
+NO_OTHER, ADD, MULTIPLY, SUBTRACT, SUBTRACT_FROM = 0, 1, 2, 3, 4
+"""How a step combines what it has with another value: with, or from it."""
+LINEAR, RELU, SIGMOID, TANH = 0, 1, 2, 3
+"""Activations."""
+SOURCES = source_number(__file__, tiles.__file__)
+"""Changes with this file and those that it builds on."""
+_I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+_FLOATS, _INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(_I32, LANES)
+_BYTES = ir.VectorType(_I8, LANES)
+_CURRENT_ROUNDING = 4
+_HAS_512 = "avx512f" in machine_facts().vector_features
+_NUMBERS = (
+    "op", "total", "total_bytes", "total_map", "rows", "columns", "scale", "bias",
+    "combine", "other", "other_bytes", "other_map", "activation",
+    "out", "out_bytes", "codes", "codes_bytes",
+)  # fmt: skip
+Vectors = list[Any]
+Addresses = dict[str, Any]
+
+
+@intrinsic
+def finish_tile(_typing, _numbers, _inverse, _zero):
+    """Bring a tile of sums or values to where it goes; addresses of 0 are left out.
+
+    ``numbers`` are int64 in the order of ``_NUMBERS``; codes are ``round(value * inverse + zero)``.
+    """
+    signature = types.void(types.UniTuple(types.int64, len(_NUMBERS)), types.float32, types.float32)
+
+    def generate(context, builder, _signature, values):
+        keep_apart(builder)
+        a = dict(zip(_NUMBERS, cgutils.unpack_tuple(builder, values[0]), strict=True))
+        a["inverse"], a["zero"] = (splat(builder, value, LANES) for value in values[1:])
+        with cgutils.for_range(builder, a["rows"]) as rows:
+            _finish_row(builder, _row(builder, a, rows.index))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _finish_row(builder: Any, a: Addresses) -> None:
+    """Take four vectors at a time while they are full, then one by one."""
+    block = _I64(WIDE * LANES)
+    full = builder.sdiv(a["columns"], block)
+    with cgutils.for_range(builder, full) as blocks:
+        moved = _moved(builder, a, builder.mul(blocks.index, block))
+        _finish(builder, moved, WIDE, None)
+    done = builder.mul(full, block)
+    left = builder.sub(a["columns"], done)
+    vectors = builder.sdiv(builder.add(left, _I64(LANES - 1)), _I64(LANES))
+    with cgutils.for_range(builder, vectors) as single:
+        offset = builder.mul(single.index, _I64(LANES))
+        mask = _mask(builder, builder.sub(left, offset))
+        _finish(builder, _moved(builder, a, builder.add(done, offset)), 1, mask)
+
+
+def _row(builder: Any, a: Addresses, index: Any) -> Addresses:
+    """Return the addresses of a row."""
+    row = dict(a)
+    for name in ("total", "other"):
+        number = _mapped(builder, index, a[f"{name}_map"])
+        row[name] = builder.add(a[name], builder.mul(number, a[f"{name}_bytes"]))
+    for name in ("out", "codes"):
+        place = builder.add(a[name], builder.mul(index, a[f"{name}_bytes"]))
+        row[name] = _if_there(builder, a[name], place)
+    return row
+
+
+def _mapped(builder: Any, index: Any, mapping: Any) -> Any:
+    """Return the row that a candidate reads: its own, or where there is a map what that says."""
+    row = cgutils.alloca_once_value(builder, index)
+    builder.store(index, row)
+    with builder.if_then(builder.icmp_signed("!=", mapping, _I64(0))):
+        at = builder.add(mapping, builder.mul(index, _I64(8)))
+        builder.store(load_at(builder, at, _I64), row)
+    return builder.load(row)
+
+
+def _moved(builder: Any, a: Addresses, column: Any) -> Addresses:
+    """Return the addresses of a column of a row."""
+    floats, moved = builder.mul(column, _I64(4)), dict(a)
+    for name in ("total", "other", "scale"):
+        moved[name] = builder.add(a[name], floats)
+    for name, offset in (("bias", floats), ("out", floats), ("codes", column)):
+        moved[name] = _if_there(builder, a[name], builder.add(a[name], offset))
+    return moved
+
+
+def _if_there(builder: Any, address: Any, moved: Any) -> Any:
+    return builder.select(builder.icmp_signed("!=", address, _I64(0)), moved, _I64(0))
+
+
+def _finish(builder: Any, a: Addresses, count: int, mask: Any) -> None:
+    """Do all that follows a product to ``count`` vectors; a mask leaves columns alone."""
+    values = _totals(builder, a, count, mask)
+    values = _combined(builder, a, values, mask)
+    values = _activated(builder, a["activation"], values)
+    with builder.if_then(builder.icmp_signed("!=", a["out"], _I64(0))):
+        for place, value in enumerate(values):
+            _store(builder, value, _vector_at(builder, a["out"], 4 * place), mask)
+    with builder.if_then(builder.icmp_signed("!=", a["codes"], _I64(0))):
+        for place, value in enumerate(values):
+            code = _rounded(builder, value, a["inverse"], a["zero"])
+            _store(builder, code, _vector_at(builder, a["codes"], place), mask)
+
+
+def _vector_at(builder: Any, address: Any, place: int) -> Any:
+    return builder.add(address, _I64(place * LANES))
+
+
+def _totals(builder: Any, a: Addresses, count: int, mask: Any) -> Vectors:
+    """Return what was summed up, as floats and with the bias."""
+
+    def floats(name: str, mask: Any = None) -> Vectors:
+        return _loaded(builder, a[name], count, mask)
+
+    def scaled() -> Vectors:
+        ints = [
+            load_at(builder, _vector_at(builder, a["total"], 4 * place), _INTS)
+            for place in range(count)
+        ]
+        pairs = zip(ints, floats("scale"), floats("bias"), strict=True)
+        return [
+            multiply_add(builder, builder.sitofp(total, _FLOATS), scale, bias)
+            for total, scale, bias in pairs
+        ]
+
+    def plain() -> Vectors:
+        sources = {MAP: lambda: floats("total", mask)}
+        values = _choose(builder, a["op"], sources, lambda: floats("total"))
+
+        def shifted() -> Vectors:
+            return [builder.fadd(v, b) for v, b in zip(values, floats("bias"), strict=True)]
+
+        return _choose(builder, a["bias"], {0: lambda: values}, shifted)
+
+    return _choose(builder, a["op"], {PRODUCT_INT8: scaled}, plain)
+
+
+def _combined(builder: Any, a: Addresses, values: Vectors, mask: Any) -> Vectors:
+    def each(combine: Callable[[Any, Any], Any]) -> Callable[[], Vectors]:
+        return lambda: [
+            combine(value, other)
+            for value, other in zip(
+                values, _loaded(builder, a["other"], len(values), mask), strict=True
+            )
+        ]
+
+    cases = {
+        ADD: each(builder.fadd),
+        MULTIPLY: each(builder.fmul),
+        SUBTRACT: each(builder.fsub),
+        SUBTRACT_FROM: each(lambda value, other: builder.fsub(other, value)),
+    }
+    return _choose(builder, a["combine"], cases, lambda: values)
+
+
+def _activated(builder: Any, kind: Any, values: Vectors) -> Vectors:
+    def relu(value: Any) -> Any:
+        positive = builder.fcmp_unordered(">", value, _all(0.0))  # NaN stays NaN
+        return builder.select(positive, value, _all(0.0))
+
+    def tanh(value: Any) -> Any:
+        twice = _sigmoid(builder, builder.fadd(value, value))
+        return builder.fsub(builder.fadd(twice, twice), _all(1.0))
+
+    def each(activate: Callable[[Any], Any]) -> Callable[[], Vectors]:
+        return lambda: [activate(value) for value in values]
+
+    cases = {
+        RELU: each(relu),
+        SIGMOID: each(lambda value: _sigmoid(builder, value)),
+        TANH: each(tanh),
+    }
+    return _choose(builder, kind, cases, lambda: values)
+
+
+def _sigmoid(builder: Any, value: Any) -> Any:
+    below = builder.fadd(_exponential(builder, builder.fsub(_all(0.0), value)), _all(1.0))
+    return builder.fdiv(_all(1.0), below)
+
+
+def _exponential(builder: Any, value: Any) -> Any:
+    """Return e to the value by splitting off powers of two; relative error about 1e-7."""
+    value = _clamp(builder, value, -87.0, 87.0)
+    count = builder.fmul(value, _all(float(1 / np.log(2))))
+    count = call(builder, "llvm.rint.v16f32", _FLOATS, count)
+    whole = 0.693359375  # ln 2 in few bits, so that its multiples are exact
+    rest = multiply_add(builder, count, _all(-whole), value)
+    rest = multiply_add(builder, count, _all(-float(np.log(2) - whole)), rest)
+    total = _all(1 / 5040)
+    for divisor in (720, 120, 24, 6, 2, 1, 1):
+        total = multiply_add(builder, total, rest, _all(1 / divisor))
+    shift = builder.shl(builder.fptosi(count, _INTS), constant(_INTS, 23))
+    return builder.bitcast(builder.add(builder.bitcast(total, _INTS), shift), _FLOATS)
+
+
+def _rounded(builder: Any, value: Any, inverse: Any, zero: Any) -> Any:
+    """Return a vector's codes, halves to even; NaN becomes 0."""
+    value = _clamp(builder, multiply_add(builder, value, inverse, zero), 0.0, 255.0)
+    if _HAS_512:
+        name, kept = "llvm.x86.avx512.mask.cvtps2dq.512", constant(_INTS, 0)
+        whole = call(builder, name, _INTS, value, kept, _I16(-1), _I32(_CURRENT_ROUNDING))
+    else:
+        whole = builder.fptosi(call(builder, "llvm.rint.v16f32", _FLOATS, value), _INTS)
+    return builder.trunc(whole, _BYTES)
+
+
+def _clamp(builder: Any, value: Any, low: float, high: float) -> Any:
+    """Return the value within bounds, NaN as the lower one: an instruction each."""
+    value = builder.select(builder.fcmp_ordered(">", value, _all(low)), value, _all(low))
+    return builder.select(builder.fcmp_ordered("<", value, _all(high)), value, _all(high))
+
+
+def _choose(
+    builder: Any,
+    key: Any,
+    cases: dict[int, Callable[[], Vectors]],
+    otherwise: Callable[[], Vectors],
+) -> Vectors:
+    """Return the vectors of the case that ``key`` names, or ``otherwise``."""
+    rest, done = builder.append_basic_block("rest"), builder.append_basic_block("chosen")
+    switch = builder.switch(key, rest)
+    made = []
+    for number, make in [*cases.items(), (None, otherwise)]:
+        block = rest if number is None else builder.append_basic_block(f"case{number}")
+        if number is not None:
+            switch.add_case(_I64(number), block)
+        builder.position_at_end(block)
+        made.append((make(), builder.block))
+        builder.branch(done)
+    builder.position_at_end(done)
+    results = [builder.phi(_FLOATS) for _ in made[0][0]]
+    for values, block in made:
+        for result, value in zip(results, values, strict=True):
+            result.add_incoming(value, block)
+    return results
+
+
+def _mask(builder: Any, left: Any) -> Any:
+    places = ir.Constant(_INTS, list(range(LANES)))
+    return builder.icmp_signed("<", places, splat(builder, builder.trunc(left, _I32), LANES))
+
+
+def _loaded(builder: Any, address: Any, count: int, mask: Any) -> Vectors:
+    places = [_vector_at(builder, address, 4 * place) for place in range(count)]
+    if mask is None:
+        return [load_at(builder, place, _FLOATS) for place in places]
+    name = "llvm.masked.load.v16f32.p0"
+    return [
+        call(builder, name, _FLOATS, pointer_at(builder, place, _FLOATS), _I32(1), mask, _all(0.0))
+        for place in places
+    ]
+
+
+def _store(builder: Any, value: Any, address: Any, mask: Any) -> None:
+    pointer = pointer_at(builder, address, value.type)
+    if mask is None:
+        builder.store(value, pointer, align=1)
+        return
+    name = f"llvm.masked.store.v16{'f32' if value.type == _FLOATS else 'i8'}.p0"
+    call(builder, name, ir.VoidType(), value, pointer, _I32(1), mask)
+
+
+def _all(value: float) -> Any:
+    return constant(_FLOATS, value)

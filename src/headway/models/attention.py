@@ -1,4 +1,4 @@
-"""How a history is weighed by the candidate: DIN's attention unit, DIEN's softmax."""
+"""How a history is weighed by the candidate: DIN's attention unit, DIEN's softmax, their frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from headway.core import Schema, Scope, Sequence, Sparse, UsageError
-from headway.models.layers import perceptron
+from headway.models.layers import FeatureTensors, RankingModel, perceptron
 
 _FAR_BELOW = 1e9
 """Taken from the score of padding before a softmax; finite, so that an empty history is no NaN."""
@@ -59,6 +59,47 @@ class InterestAttention(nn.Module):
         """
         scores = torch.bmm(self.project(states), candidate.unsqueeze(2)).squeeze(2)
         return torch.softmax(scores + (mask - 1.0) * _FAR_BELOW, dim=1) * mask
+
+
+class AttendingModel(RankingModel):
+    """Scores the concatenation of all features, each sequence seen from its candidate.
+
+    Each sequence is attended to by the first candidate-level sparse feature of its table.
+
+    Attributes:
+        attending: that feature, by the sequence's name.
+        predict: the perceptron over everything; a subclass sets it.
+    """
+
+    predict: nn.Module
+
+    def __init__(self, model: str, schema: Schema) -> None:
+        super().__init__(schema)
+        self.attending = attended_by(model, schema)
+
+    def forward(self, features: FeatureTensors) -> Tensor:
+        """Return raw outputs, float32 ``[rows, tasks]``."""
+        interests = {name: self._seen(name, features) for name in self.attending}
+        output: Tensor = self.predict(torch.cat(self.parts(features, interests), dim=1))
+        return output
+
+    def interest(self, name: str, history: Tensor, candidate: Tensor, mask: Tensor) -> Tensor:
+        """Return the interest in a candidate, ``[rows, width]``; a subclass says how.
+
+        Args:
+            name: of the sequence.
+            history: float32 ``[rows, length, dim]``, padding last.
+            candidate: float32 ``[rows, dim]``.
+            mask: float32 ``[rows, length]``, 1 where there is an id.
+        """
+        raise NotImplementedError
+
+    def _seen(self, name: str, features: FeatureTensors) -> Tensor:
+        ids, mask = features[name]
+        item = self.attending[name]
+        # Both share the item's table.
+        history, candidate = self.rows(item, ids), self.vector(item, features[item.name])
+        return self.interest(name, history, candidate, mask)
 
 
 def attended_by(model: str, schema: Schema) -> dict[str, Sparse]:

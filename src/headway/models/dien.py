@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import msgspec
-import torch
 from torch import Tensor, nn
 
 from headway.core import Schema
-from headway.models.attention import InterestAttention, attended_by
+from headway.models.attention import AttendingModel, InterestAttention
 from headway.models.dlrm import Rate, Width
-from headway.models.layers import FeatureTensors, RankingModel, head, width_of
+from headway.models.layers import head, width_of
 from headway.models.recurrent import Augru
 
 
@@ -34,16 +33,15 @@ class DienSettings(
     dropout: Rate = 0.0
 
 
-class Dien(RankingModel):
+class Dien(AttendingModel):
     """Zhou et al., "Deep Interest Evolution Network for Click-Through Rate Prediction", 2019.
 
-    Each sequence is attended to by the first candidate-level sparse feature of its table. The
-    auxiliary loss of section 4.2, which needs clicks that did not happen, is left to the caller.
+    The auxiliary loss of section 4.2, which needs clicks that did not happen, is left to the
+    caller.
     """
 
     def __init__(self, settings: DienSettings, schema: Schema) -> None:
-        super().__init__(schema)
-        self.attending = attended_by("dien", schema)
+        super().__init__("dien", schema)
         hidden = settings.hidden
         self.extraction, self.attention = nn.ModuleDict(), nn.ModuleDict()
         self.evolution = nn.ModuleDict()
@@ -57,18 +55,9 @@ class Dien(RankingModel):
         )
         self.predict = head(width, settings.predict_mlp, len(schema.tasks), settings.dropout)
 
-    def forward(self, features: FeatureTensors) -> Tensor:
-        """Return raw outputs, float32 ``[rows, tasks]``."""
-        interests = {name: self._interest(name, features) for name in self.attending}
-        output: Tensor = self.predict(torch.cat(self.parts(features, interests), dim=1))
-        return output
-
-    def _interest(self, name: str, features: FeatureTensors) -> Tensor:
+    def interest(self, name: str, history: Tensor, candidate: Tensor, mask: Tensor) -> Tensor:
         """Return the interest a history has come to, seen from the candidate, ``[rows, hidden]``."""
-        ids, mask = features[name]
-        item = self.attending[name]
-        # Both share the item's table. Padding comes last, so no state of an id has seen any.
-        history, candidate = self.rows(item, ids), self.vector(item, features[item.name])
+        # Padding comes last, so no state of an id has seen any.
         states, _ = self.extraction[f"of_{name}"](history)
         weights = self.attention[f"of_{name}"](states, candidate, mask)
         interest: Tensor = self.evolution[f"of_{name}"](states, weights)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-import torch
 from torch import Tensor, nn
 
 from headway.core import Schema
-from headway.models.attention import AttentionUnit, attended_by
+from headway.models.attention import AttendingModel, AttentionUnit
 from headway.models.dlrm import Rate, Width
-from headway.models.layers import FeatureTensors, RankingModel, head, width_of
+from headway.models.layers import head, width_of
 
 
 class DinSettings(
@@ -37,15 +36,11 @@ class DinSettings(
     dropout: Rate = 0.0
 
 
-class Din(RankingModel):
-    """Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", 2018, section 4.
-
-    Each sequence is attended to by the first candidate-level sparse feature of its table.
-    """
+class Din(AttendingModel):
+    """Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", 2018, section 4."""
 
     def __init__(self, settings: DinSettings, schema: Schema) -> None:
-        super().__init__(schema)
-        self.attending = attended_by("din", schema)
+        super().__init__("din", schema)
         self.attention = nn.ModuleDict()
         for name, item in self.attending.items():
             dim = schema.table(item.table).dim
@@ -55,17 +50,7 @@ class Din(RankingModel):
         width = sum(width_of(f, schema) for f in schema.features)
         self.predict = head(width, settings.predict_mlp, len(schema.tasks), settings.dropout)
 
-    def forward(self, features: FeatureTensors) -> Tensor:
-        """Return raw outputs, float32 ``[rows, tasks]``."""
-        interests = {name: self._interest(name, features) for name in self.attending}
-        output: Tensor = self.predict(torch.cat(self.parts(features, interests), dim=1))
-        return output
-
-    def _interest(self, name: str, features: FeatureTensors) -> Tensor:
+    def interest(self, name: str, history: Tensor, candidate: Tensor, mask: Tensor) -> Tensor:
         """Return the weighted sum of a sequence's embeddings, ``[rows, dim]``."""
-        ids, mask = features[name]
-        item = self.attending[name]
-        # Both share the item's table.
-        history, candidate = self.rows(item, ids), self.vector(item, features[item.name])
         interest: Tensor = self.attention[f"unit_{name}"](history, candidate, mask)
         return interest

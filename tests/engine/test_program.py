@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,127 +11,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.engine.drawn_programs import feed_of, programs, reference, woven
 
-from headway.bundle import Codes, Concat, Map, Product, Program, Slice, Steps
+from headway.bundle import (
+    Codes,
+    Map,
+    Product,
+    Program,
+    QueryProduct,
+    Step,
+    Steps,
+    Weave,
+)
 from headway.core import BundleError, Scope
-from headway.engine import Tower, finish, products, tiles
+from headway.engine import Tower, products, tiles, whole_rows
 from headway.engine.dense import open_tower
 from headway.engine.program import ProgramEngine
 
 F32 = NDArray[np.float32]
-ACTIVATIONS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    "": lambda x: x,
-    "relu": lambda x: np.maximum(x, 0),
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "tanh": np.tanh,
-}
-COMBINATIONS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
-    "add": lambda x, y: x + y,
-    "multiply": lambda x, y: x * y,
-    "subtract": lambda x, y: x - y,
-    "subtract-from": lambda x, y: y - x,
-}
-
-
-def reference(program: Program, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The steps in float64, codes rounded as their words say."""
-    values: dict[str, NDArray[Any]] = {
-        name: feed[name][feed["row_to_query"]] if name.startswith("hidden.") else feed[name]
-        for name in program.steps.inputs
-    }
-    for step in program.steps.steps:
-        if isinstance(step, Concat):
-            values[step.result] = np.concatenate([values[s] for s in step.sources], 1)
-        elif isinstance(step, Slice):
-            values[step.result] = values[step.source][:, step.start : step.stop]
-        else:
-            values[step.result] = transformed(program, step, values)
-    return {name: values[value] for name, value in program.steps.outputs.items()}
-
-
-def transformed(
-    program: Program, step: Product | Map, values: dict[str, NDArray[Any]]
-) -> NDArray[Any]:
-    x = values[step.source].astype(np.float64)
-    if isinstance(step, Product):
-        weight = program.tensors[step.weight].astype(np.float64)
-        if step.codes is not None:
-            codes = np.rint(x.astype(np.float32) / step.codes.scale) + step.codes.zero
-            x = (np.clip(codes, 0, 255) - step.codes.zero) * step.codes.scale
-            weight = weight * program.tensors[f"{step.weight}.scale"]
-        x = x @ weight
-    if step.bias:
-        x = x + program.tensors[step.bias]
-    if step.other:
-        x = COMBINATIONS[step.combine](x, values[step.other])
-    return np.asarray(ACTIVATIONS[step.activation](x))
 
 
 def run(program: Program, feed: dict[str, NDArray[Any]]) -> dict[str, F32]:
     engine = ProgramEngine(Program.from_bytes(program.to_bytes()))
     found = engine.caller()(engine.outputs, feed)
     return dict(zip(engine.outputs, found, strict=True))
-
-
-@st.composite
-def programs(draw: st.DrawFn) -> Program:
-    """Chains with side inputs, concatenations and slices of odd widths."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    width = st.integers(1, 150)
-    inputs = {"embedded": draw(width), "hidden.0": draw(width), "dense.a": draw(width)}
-    widths = dict(inputs)
-    tensors: dict[str, NDArray[np.float32]] = {}
-    steps: list[Product | Map | Concat | Slice] = []
-
-    def extras(columns: int) -> dict[str, Any]:
-        found: dict[str, Any] = {"activation": draw(st.sampled_from(sorted(ACTIVATIONS)))}
-        with_bias: bool = draw(st.booleans())
-        if with_bias:
-            tensors[f"b{len(steps)}"] = rng.standard_normal(columns).astype(np.float32)
-            found["bias"] = f"b{len(steps)}"
-        others = [name for name, n in widths.items() if n == columns]
-        with_other: bool = draw(st.booleans())
-        if others and with_other:
-            found["other"] = draw(st.sampled_from(others))
-            found["combine"] = draw(st.sampled_from(sorted(COMBINATIONS)))
-        return found
-
-    for number in range(draw(st.integers(1, 7))):
-        result, source = f"v{number}", draw(st.sampled_from(sorted(widths)))
-        kind = draw(st.sampled_from(("product", "product", "map", "concat", "slice")))
-        if kind == "product":
-            columns = draw(st.one_of(width, st.just(inputs["hidden.0"])))
-            weight = rng.standard_normal((widths[source], columns)) / np.sqrt(widths[source])
-            tensors[f"w{number}"] = weight.astype(np.float32)
-            step: Product | Map | Concat | Slice = Product(
-                result=result, source=source, weight=f"w{number}", **extras(columns)
-            )
-        elif kind == "map":
-            columns = widths[source]
-            step = Map(result=result, source=source, **extras(columns))
-        elif kind == "concat":
-            several = draw(st.integers(1, 3))
-            sources = tuple(draw(st.sampled_from(sorted(widths))) for _ in range(several))
-            columns = sum(widths[s] for s in sources)
-            step = Concat(result=result, sources=sources)
-        else:
-            start = draw(st.integers(0, widths[source] - 1))
-            columns = draw(st.integers(1, widths[source] - start))
-            step = Slice(result=result, source=source, start=start, stop=start + columns)
-        steps.append(step)
-        widths[result] = columns
-    outputs = {"output": f"v{len(steps) - 1}", "second": draw(st.sampled_from(sorted(widths)))}
-    return Program(Steps(inputs=inputs, outputs=outputs, steps=tuple(steps)), tensors)
-
-
-def feed_of(program: Program, rows: int, queries: int = 3) -> dict[str, NDArray[Any]]:
-    rng = np.random.default_rng(rows)
-    feed: dict[str, NDArray[Any]] = {
-        name: rng.standard_normal((queries if name.startswith("hidden.") else rows, n), np.float32)
-        for name, n in program.steps.inputs.items()
-    }
-    feed["row_to_query"] = rng.integers(0, queries, rows)
-    return feed
 
 
 @settings(max_examples=60, deadline=None)
@@ -143,6 +45,83 @@ def test_program_gives_what_numpy_gives(program: Program, rows: int) -> None:
     for name, array in wanted.items():
         assert found[name].shape == array.shape
         np.testing.assert_allclose(found[name], array, rtol=2e-4, atol=2e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 70),
+    st.integers(1, 40),
+    st.integers(1, 45),
+    st.sampled_from([(1,), (7, 1), (20, 3)]),
+    st.sampled_from([1, 2, 7, 97]),
+)
+def test_attention_over_places_of_a_history_gives_what_numpy_gives(
+    places: int, inner: int, units: int, layers: tuple[int, ...], rows: int
+) -> None:
+    rng = np.random.default_rng(places)
+    tensors: dict[str, Any] = {"s": rng.standard_normal(units * places).astype(np.float32)}
+    steps: list[Step] = [
+        QueryProduct(
+            result="v",
+            source="embedded",
+            matrix="hidden.0",
+            other="hidden.1",
+            activation="prelu",
+            slope="s",
+        )
+    ]
+    for number, (before, after) in enumerate(zip((units, *layers), layers, strict=False)):
+        tensors[f"w{number}"] = rng.standard_normal((before, after)).astype(np.float32)
+        tensors[f"b{number}"] = rng.standard_normal(after).astype(np.float32)
+        steps.append(
+            Product(
+                result=f"v{number}",
+                source=steps[-1].result,
+                weight=f"w{number}",
+                bias=f"b{number}",
+                groups=places,
+                activation="tanh",
+            )
+        )
+    weighted = QueryProduct(result="w", source=steps[-1].result, matrix="hidden.2")
+    inputs = {
+        "embedded": inner,
+        "hidden.0": inner * places * units,
+        "hidden.1": places * units,
+        "hidden.2": places * layers[-1] * 5,
+    }
+    outputs = {"output": "w", "weights": steps[-1].result}
+    program = Program(Steps(inputs=inputs, outputs=outputs, steps=(*steps, weighted)), tensors)
+    feed = feed_of(program, rows, queries=1)
+    wanted = reference(program, feed)
+    del feed["row_to_query"]
+    for name, found in run(program, feed).items():
+        np.testing.assert_allclose(found, wanted[name], rtol=2e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(("places", "inner", "columns"), [(1, 1, 1), (7, 5, 36), (250, 32, 16)])
+def test_matrix_of_a_history_is_woven_as_its_formula_says(
+    places: int, inner: int, columns: int, *, shifted: bool
+) -> None:
+    rng = np.random.default_rng(columns)
+    tensors = {name: rng.standard_normal((inner, columns)).astype(np.float32) for name in "ws"}
+    step = Weave(result="m", source="sequence.a", weight="w", shift="s" if shifted else "")
+    shape = (inner, places * columns)
+    program = Program(
+        Steps(
+            inputs={"sequence.a": places * inner},
+            outputs={"hidden.0": "m"},
+            steps=(step,),
+            shapes={"hidden.0": shape},
+        ),
+        tensors,
+    )
+    feed = {"sequence.a": rng.standard_normal((2, places, inner)).astype(np.float32)}
+    (found,) = run(program, feed).values()
+    assert found.shape == (2, *shape)
+    wanted = woven(program, step, feed["sequence.a"].reshape(2, -1))
+    np.testing.assert_allclose(found.reshape(2, -1), wanted, rtol=1e-5, atol=1e-5)
 
 
 def narrow(inner: int, columns: int, activation: Any = "relu") -> Program:
@@ -212,7 +191,7 @@ def test_portable_products_of_codes_equal_those_of_the_processor(
     def once(numbers):  # type: ignore[no-untyped-def]
         tiles.sum_tile(numbers)
 
-    once((7, rows.ctypes.data, 64, 6, packed.ctypes.data, 16, found.ctypes.data))
+    once((15, rows.ctypes.data, 64, 6, packed.ctypes.data, 256, 64, 16, found.ctypes.data))
     np.testing.assert_array_equal(found, rows[:6].astype(np.int64) @ weights)
 
 
@@ -281,4 +260,4 @@ def test_tower_whose_program_takes_other_inputs_is_refused() -> None:
 
 
 def test_compiled_steps_are_compiled_anew_when_tiles_change() -> None:
-    assert products.run_steps.py_func.__closure__[0].cell_contents == finish.SOURCES
+    assert products.run_steps.py_func.__closure__[0].cell_contents == whole_rows.SOURCES

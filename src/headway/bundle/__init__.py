@@ -17,7 +17,19 @@ from headway.bundle.manifest import (
     TowerForm,
     Verdict,
 )
-from headway.bundle.program import Codes, Concat, Map, Product, Program, Slice, Step, Steps
+from headway.bundle.program import (
+    Codes,
+    Concat,
+    Map,
+    Product,
+    Program,
+    QueryProduct,
+    Slice,
+    Softmax,
+    Step,
+    Steps,
+    Weave,
+)
 from headway.bundle.read import Bundle, read_bundle
 from headway.bundle.records import pack_table, row_bytes, unpack_rows
 from headway.bundle.write import BundleParts, TablePart, TowerPart, write_bundle
@@ -40,7 +52,9 @@ __all__ = [
     "Product",
     "Program",
     "Provenance",
+    "QueryProduct",
     "Slice",
+    "Softmax",
     "Step",
     "Steps",
     "TableEntry",
@@ -50,6 +64,7 @@ __all__ = [
     "TowerForm",
     "TowerPart",
     "Verdict",
+    "Weave",
     "pack_table",
     "read_bundle",
     "row_bytes",

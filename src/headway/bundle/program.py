@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Annotated, Literal
 
 import msgspec
@@ -16,7 +17,7 @@ from safetensors.numpy import load, save
 
 from headway.core import BundleError
 
-Activation = Literal["", "relu", "sigmoid", "tanh"]
+Activation = Literal["", "relu", "sigmoid", "tanh", "prelu"]
 Combination = Literal["add", "multiply", "subtract", "subtract-from"]
 """``subtract`` takes the other value away, ``subtract-from`` is taken away from it."""
 Width = Annotated[int, Meta(ge=1, le=1 << 24)]
@@ -31,15 +32,16 @@ class Codes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class _Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all steps share.
+    """What all steps share that end in sums.
 
     Attributes:
         result: name of the value that comes out.
         source: name of the value that goes in.
         bias: tensor added to each row, or empty.
         combine: how ``other`` comes in then.
-        other: value of the result's width, or empty.
+        other: value of the result's width, or of one column for all of them; or empty.
         activation: applied last.
+        slope: tensor of the factors of negative values, for ``prelu`` alone.
     """
 
     result: str
@@ -48,6 +50,7 @@ class _Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     combine: Combination = "add"
     other: str = ""
     activation: Activation = ""
+    slope: str = ""
 
 
 class Product(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="product"):
@@ -55,14 +58,59 @@ class Product(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
 
     With codes there is also a float32 tensor named as the weight with ``.scale`` behind, of one
     scale per output.
+
+    Attributes:
+        weight: the tensor.
+        codes: of the source, or None in float32.
+        groups: pieces of the source side by side that are multiplied alike, such as the positions
+            of a history; bias and slope are of one piece of the result.
     """
 
     weight: str
     codes: Codes | None = None
+    groups: Width = 1
+
+
+class QueryProduct(
+    _Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="query-product"
+):
+    """Multiplies rows by a matrix ``[in, out]`` that the query brings.
+
+    Only a tower that runs for one query at a time may have it.
+
+    Attributes:
+        matrix: an input with a row per query, which is that matrix.
+    """
+
+    matrix: str
 
 
 class Map(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="map"):
     """Passes a value on."""
+
+
+class Softmax(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="softmax"):
+    """Divides the exponentials of a row's values by their sum."""
+
+    result: str
+    source: str
+
+
+class Weave(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="weave"):
+    """Makes of vectors ``[places, in]`` the matrix ``[in, (place, out)]`` of a history.
+
+    ``result[i, place, o] = source[place, i] * weight[i, o] + shift[i, o]``: what the attention of
+    a candidate to each place multiplies by.
+
+    Attributes:
+        weight: tensor ``[in, out]``.
+        shift: likewise, or empty.
+    """
+
+    result: str
+    source: str
+    weight: str
+    shift: str = ""
 
 
 class Concat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="concat"):
@@ -81,22 +129,25 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     stop: Width
 
 
-Step = Product | Map | Concat | Slice
+Step = Product | QueryProduct | Map | Softmax | Weave | Concat | Slice
 
 
 class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The steps and the values that they begin with.
 
     Attributes:
-        inputs: width of each input by name, as ``TowerEntry`` names them; ``hidden.I`` has a row
-            per query, all others one per row of the tower. ``row_to_query`` is not among them.
+        inputs: values in a row of each input by name, as ``TowerEntry`` names them; ``hidden.I``
+            has a row per query, all others one per row of the tower. ``row_to_query`` is not
+            among them.
         outputs: names of the tower's outputs and of the values that they are.
         steps: in an order in which every value is made before it is read.
+        shapes: of a row of an output, where that has more than one axis.
     """
 
     inputs: dict[str, Width]
     outputs: dict[str, str]
     steps: tuple[Step, ...]
+    shapes: dict[str, tuple[Width, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +176,9 @@ class Program:
         for name, value in self.steps.outputs.items():
             if value not in found:
                 raise BundleError(f"the output {name!r} is {value!r}, which no step makes")
+        for name, shape in self.steps.shapes.items():
+            if found.get(self.steps.outputs.get(name, "")) != prod(shape):
+                raise BundleError(f"the output {name!r} cannot have rows of {list(shape)}")
         return found
 
     def to_bytes(self) -> bytes:
@@ -156,30 +210,70 @@ class Program:
                 raise BundleError(f"the step of {step.result!r} reads {name!r}, not made before")
         if isinstance(step, Concat):
             return sum(found[name] for name in step.sources)
+        width = found[step.source]
         if isinstance(step, Slice):
-            if not step.start < step.stop <= found[step.source]:
+            if not step.start < step.stop <= width:
                 raise BundleError(f"the slice {step.result!r} leaves {step.source!r}")
             return step.stop - step.start
-        width = found[step.source]
+        if isinstance(step, Weave):
+            return self._woven(step, width)
+        return width if isinstance(step, Softmax) else self._summed(step, width, found)
+
+    def _summed(
+        self, step: Product | QueryProduct | Map, width: int, found: Mapping[str, int]
+    ) -> int:
+        piece = width
         if isinstance(step, Product):
-            width = self._columns(step, width)
-        self._check_extras(step, width, found)
+            piece, width = self._columns(step, width)
+        elif isinstance(step, QueryProduct):
+            piece = width = self._matrix_columns(step, width)
+        self._check_extras(step, (piece, width), found)
         return width
 
-    def _check_extras(self, step: Product | Map, width: int, found: Mapping[str, int]) -> None:
+    def _check_extras(
+        self, step: Product | QueryProduct | Map, widths: tuple[int, int], found: Mapping[str, int]
+    ) -> None:
+        piece, width = widths
         if step.bias:
-            self._tensor(step.bias, np.float32, (width,))
-        if step.other and found.get(step.other) != width:
+            self._tensor(step.bias, np.float32, (piece,))
+        if (step.activation == "prelu") != bool(step.slope):
+            raise BundleError(
+                f"the step of {step.result!r} needs a slope with prelu, and only then"
+            )
+        if step.slope:
+            self._tensor(step.slope, np.float32, (piece,))
+        if step.other and found.get(step.other) not in {width, 1}:
             raise BundleError(f"the step of {step.result!r} needs {step.other!r}, {width} wide")
 
-    def _columns(self, step: Product, inner: int) -> int:
+    def _columns(self, step: Product, width: int) -> tuple[int, int]:
+        """Return the columns of one piece of the result, and of all."""
         dtype: type[np.generic] = np.int8 if step.codes else np.float32
+        if width % step.groups or (step.codes and step.groups > 1):
+            raise BundleError(f"the step of {step.result!r} cannot take {step.groups} pieces")
         weight = self.tensors.get(step.weight)
         columns = weight.shape[1] if weight is not None and weight.ndim == 2 else 0
-        self._tensor(step.weight, dtype, (inner, columns))
+        self._tensor(step.weight, dtype, (width // step.groups, columns))
         if step.codes:
             self._tensor(f"{step.weight}.scale", np.float32, (columns,))
-        return columns
+        return columns, columns * step.groups
+
+    def _matrix_columns(self, step: QueryProduct, width: int) -> int:
+        values = self.steps.inputs.get(step.matrix, 0)
+        if not (step.matrix.startswith("hidden.") and values and values % width == 0):
+            raise BundleError(
+                f"the step of {step.result!r} needs a query's matrix of {width} rows, not "
+                f"{step.matrix!r}"
+            )
+        return values // width
+
+    def _woven(self, step: Weave, width: int) -> int:
+        weight = self.tensors.get(step.weight)
+        inner, columns = weight.shape if weight is not None and weight.ndim == 2 else (0, 0)
+        for name in (step.weight, *([step.shift] if step.shift else [])):
+            self._tensor(name, np.float32, (inner, columns))
+        if width % inner:
+            raise BundleError(f"the step of {step.result!r} cannot take {step.source!r}")
+        return width * int(columns)
 
     def _tensor(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
         tensor = self.tensors.get(name)

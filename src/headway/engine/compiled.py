@@ -21,7 +21,7 @@ from headway.core import (
     Schema,
     Scope,
 )
-from headway.engine import kernels, products
+from headway.engine import kernels
 from headway.engine.dense import DenseEngine, Tower, open_tower
 from headway.engine.tables import Gather, TableRecords, TowerLayout
 
@@ -60,7 +60,6 @@ class CompiledModel:
                 self.towers[scope] = (tower.layout, open_tower(scope, tower, threads))
         self.runner()
         kernels.warm_up()
-        products.warm_up()
 
     def runner(self) -> CompiledRunner:
         """Return a new runner with buffers of its own."""

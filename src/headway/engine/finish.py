@@ -19,7 +19,7 @@ from numba.core import cgutils
 
 from headway.engine import tiles
 from headway.engine.machine import machine_facts
-from headway.engine.tiles import LANES, WIDE, call, keep_apart
+from headway.engine.tiles import LANES, WIDE, call, first_lanes, keep_apart
 from headway.engine.vectors import (
     constant,
     intrinsic,
@@ -30,11 +30,13 @@ from headway.engine.vectors import (
     splat,
 )
 
-PRODUCT_F32, PRODUCT_INT8, MAP = 0, 1, 2
-"""What a step does: multiply by weights, float or codes; or pass values on."""
+SUMS_F32, SUMS_INT8, VALUES = 0, 1, 2
+"""What is finished: sums of a tile, float or of codes; or values as they are."""
 NO_OTHER, ADD, MULTIPLY, SUBTRACT, SUBTRACT_FROM = 0, 1, 2, 3, 4
 """How a step combines what it has with another value: with, or from it."""
-LINEAR, RELU, SIGMOID, TANH = 0, 1, 2, 3
+ONE_COLUMN = 4
+"""Added to that where the other value has one column for all."""
+LINEAR, RELU, SIGMOID, TANH, PRELU = 0, 1, 2, 3, 4
 """Activations."""
 SOURCES = source_number(__file__, tiles.__file__)
 """Changes with this file and those that it builds on."""
@@ -44,11 +46,12 @@ _BYTES = ir.VectorType(_I8, LANES)
 _CURRENT_ROUNDING = 4
 _HAS_512 = "avx512f" in machine_facts().vector_features
 _NUMBERS = (
-    "op", "total", "total_bytes", "total_map", "rows", "columns", "scale", "bias",
-    "combine", "other", "other_bytes", "other_map", "activation",
+    "kind", "total", "total_bytes", "total_map", "rows", "columns", "scale", "bias",
+    "combine", "other", "other_bytes", "other_map", "activation", "slope",
     "out", "out_bytes", "codes", "codes_bytes",
 )  # fmt: skip
 Vectors = list[Any]
+Make = Callable[[], Vectors]
 Addresses = dict[str, Any]
 
 
@@ -83,7 +86,7 @@ def _finish_row(builder: Any, a: Addresses) -> None:
     vectors = builder.sdiv(builder.add(left, _I64(LANES - 1)), _I64(LANES))
     with cgutils.for_range(builder, vectors) as single:
         offset = builder.mul(single.index, _I64(LANES))
-        mask = _mask(builder, builder.sub(left, offset))
+        mask = first_lanes(builder, builder.sub(left, offset))
         _finish(builder, _moved(builder, a, builder.add(done, offset)), 1, mask)
 
 
@@ -112,8 +115,10 @@ def _mapped(builder: Any, index: Any, mapping: Any) -> Any:
 def _moved(builder: Any, a: Addresses, column: Any) -> Addresses:
     """Return the addresses of a column of a row."""
     floats, moved = builder.mul(column, _I64(4)), dict(a)
-    for name in ("total", "other", "scale"):
+    for name in ("total", "scale", "slope"):
         moved[name] = builder.add(a[name], floats)
+    single = builder.icmp_signed(">", a["combine"], _I64(ONE_COLUMN))
+    moved["other"] = builder.select(single, a["other"], builder.add(a["other"], floats))
     for name, offset in (("bias", floats), ("out", floats), ("codes", column)):
         moved[name] = _if_there(builder, a[name], builder.add(a[name], offset))
     return moved
@@ -127,7 +132,7 @@ def _finish(builder: Any, a: Addresses, count: int, mask: Any) -> None:
     """Do all that follows a product to ``count`` vectors; a mask leaves columns alone."""
     values = _totals(builder, a, count, mask)
     values = _combined(builder, a, values, mask)
-    values = _activated(builder, a["activation"], values)
+    values = _activated(builder, a, values)
     with builder.if_then(builder.icmp_signed("!=", a["out"], _I64(0))):
         for place, value in enumerate(values):
             _store(builder, value, _vector_at(builder, a["out"], 4 * place), mask)
@@ -159,61 +164,71 @@ def _totals(builder: Any, a: Addresses, count: int, mask: Any) -> Vectors:
         ]
 
     def plain() -> Vectors:
-        sources = {MAP: lambda: floats("total", mask)}
-        values = _choose(builder, a["op"], sources, lambda: floats("total"))
+        sources = {VALUES: lambda: floats("total", mask)}
+        values = _choose(builder, a["kind"], sources, lambda: floats("total"))
 
         def shifted() -> Vectors:
             return [builder.fadd(v, b) for v, b in zip(values, floats("bias"), strict=True)]
 
         return _choose(builder, a["bias"], {0: lambda: values}, shifted)
 
-    return _choose(builder, a["op"], {PRODUCT_INT8: scaled}, plain)
+    return _choose(builder, a["kind"], {SUMS_INT8: scaled}, plain)
 
 
 def _combined(builder: Any, a: Addresses, values: Vectors, mask: Any) -> Vectors:
-    def each(combine: Callable[[Any, Any], Any]) -> Callable[[], Vectors]:
-        return lambda: [
-            combine(value, other)
-            for value, other in zip(
-                values, _loaded(builder, a["other"], len(values), mask), strict=True
-            )
-        ]
+    def beside() -> Vectors:
+        return _loaded(builder, a["other"], len(values), mask)
 
-    cases = {
-        ADD: each(builder.fadd),
-        MULTIPLY: each(builder.fmul),
-        SUBTRACT: each(builder.fsub),
-        SUBTRACT_FROM: each(lambda value, other: builder.fsub(other, value)),
+    def single() -> Vectors:
+        scalar = load_at(builder, a["other"], ir.FloatType())
+        return [splat(builder, scalar, LANES)] * len(values)
+
+    def each(combine: Callable[[Any, Any], Any], others: Callable[[], Vectors]) -> Make:
+        return lambda: [combine(v, other) for v, other in zip(values, others(), strict=True)]
+
+    ways = {
+        ADD: builder.fadd,
+        MULTIPLY: builder.fmul,
+        SUBTRACT: builder.fsub,
+        SUBTRACT_FROM: lambda value, other: builder.fsub(other, value),
     }
+    cases = {way: each(combine, beside) for way, combine in ways.items()}
+    cases |= {way + ONE_COLUMN: each(combine, single) for way, combine in ways.items()}
     return _choose(builder, a["combine"], cases, lambda: values)
 
 
-def _activated(builder: Any, kind: Any, values: Vectors) -> Vectors:
-    def relu(value: Any) -> Any:
+def _activated(builder: Any, a: Addresses, values: Vectors) -> Vectors:
+    def if_positive(value: Any, otherwise: Any) -> Any:
         positive = builder.fcmp_unordered(">", value, _all(0.0))  # NaN stays NaN
-        return builder.select(positive, value, _all(0.0))
+        return builder.select(positive, value, otherwise)
+
+    def prelu() -> Vectors:
+        slopes = _loaded(builder, a["slope"], len(values), None)
+        pairs = zip(values, slopes, strict=True)
+        return [if_positive(value, builder.fmul(value, slope)) for value, slope in pairs]
 
     def tanh(value: Any) -> Any:
         twice = _sigmoid(builder, builder.fadd(value, value))
         return builder.fsub(builder.fadd(twice, twice), _all(1.0))
 
-    def each(activate: Callable[[Any], Any]) -> Callable[[], Vectors]:
+    def each(activate: Callable[[Any], Any]) -> Make:
         return lambda: [activate(value) for value in values]
 
     cases = {
-        RELU: each(relu),
+        RELU: each(lambda value: if_positive(value, _all(0.0))),
         SIGMOID: each(lambda value: _sigmoid(builder, value)),
         TANH: each(tanh),
+        PRELU: prelu,
     }
-    return _choose(builder, kind, cases, lambda: values)
+    return _choose(builder, a["activation"], cases, lambda: values)
 
 
 def _sigmoid(builder: Any, value: Any) -> Any:
-    below = builder.fadd(_exponential(builder, builder.fsub(_all(0.0), value)), _all(1.0))
+    below = builder.fadd(exponential(builder, builder.fsub(_all(0.0), value)), _all(1.0))
     return builder.fdiv(_all(1.0), below)
 
 
-def _exponential(builder: Any, value: Any) -> Any:
+def exponential(builder: Any, value: Any) -> Any:
     """Return e to the value by splitting off powers of two; relative error about 1e-7."""
     value = _clamp(builder, value, -87.0, 87.0)
     count = builder.fmul(value, _all(float(1 / np.log(2))))
@@ -248,8 +263,8 @@ def _clamp(builder: Any, value: Any, low: float, high: float) -> Any:
 def _choose(
     builder: Any,
     key: Any,
-    cases: dict[int, Callable[[], Vectors]],
-    otherwise: Callable[[], Vectors],
+    cases: dict[int, Make],
+    otherwise: Make,
 ) -> Vectors:
     """Return the vectors of the case that ``key`` names, or ``otherwise``."""
     rest, done = builder.append_basic_block("rest"), builder.append_basic_block("chosen")
@@ -268,11 +283,6 @@ def _choose(
         for result, value in zip(results, values, strict=True):
             result.add_incoming(value, block)
     return results
-
-
-def _mask(builder: Any, left: Any) -> Any:
-    places = ir.Constant(_INTS, list(range(LANES)))
-    return builder.icmp_signed("<", places, splat(builder, builder.trunc(left, _I32), LANES))
 
 
 def _loaded(builder: Any, address: Any, count: int, mask: Any) -> Vectors:

@@ -1,4 +1,4 @@
-"""A tower's steps in compiled code: products of rows with packed weights, and maps of values."""
+"""A tower's steps in compiled code: products of rows with weights, and what is done to rows."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from headway.engine.finish import MAP, PRODUCT_INT8, SOURCES, finish_tile
-from headway.engine.tiles import LANES, TALL, WIDE, sum_tile
-from headway.engine.vectors import entry, inner
+from headway.engine.finish import ONE_COLUMN, SUMS_F32, SUMS_INT8, VALUES, finish_tile
+from headway.engine.tiles import LANES, TALL, WIDE, sum_dots, sum_tile
+from headway.engine.vectors import entry, inner, int64_at
+from headway.engine.whole_rows import SOURCES, softmax_rows, weave_row
 
+PRODUCT, PRODUCT_INT8, DOTS, MAP, SOFTMAX, WEAVE = 0, 1, 2, 3, 4, 5
+"""What a step does; ``DOTS`` is a product with a single column."""
 PER_CHUNK, PER_ROW, PER_QUERY = 0, 1, 2
 """Which row of a value a candidate reads: its place in the chunk, its own, its query's."""
 
@@ -31,13 +34,17 @@ STEP = np.dtype(
         ("other", np.int64),
         ("out", np.int64),
         ("codes", np.int64),
+        ("matrix", np.int64),  # the query's, instead of packed weights
         ("combine", np.int64),
         ("activation", np.int64),
-        ("inner", np.int64),  # float32 values, or groups of four codes, of a row
-        ("columns", np.int64),
-        ("weight", np.int64),  # address of the packed weights; of scale and bias: 0 for none
-        ("scale", np.int64),
+        ("groups", np.int64),  # pieces of a row that are multiplied alike
+        ("inner", np.int64),  # float32 values, or groups of four codes, of a piece
+        ("columns", np.int64),  # of a piece of the result
+        ("weight", np.int64),  # address of the packed weights, or offset into the matrix
+        ("weight_bytes", np.int64),  # between the matrix's rows
+        ("scale", np.int64),  # address; 0 for none, as all that follow
         ("bias", np.int64),
+        ("slope", np.int64),
         ("inverse", np.float32),  # codes are round(value * inverse + zero)
         ("zero", np.float32),
     ]
@@ -48,6 +55,21 @@ STEP = np.dtype(
 @inner
 def _sum_up(numbers):
     sum_tile(numbers)
+
+
+@inner
+def _sum_dots(numbers):
+    sum_dots(numbers)
+
+
+@inner
+def _soften(numbers):
+    softmax_rows(numbers)
+
+
+@inner
+def _weave(numbers):
+    weave_row(numbers)
 
 
 @inner
@@ -84,37 +106,96 @@ def _written(values, index, start):
 
 
 @inner
-def _product(step, count, scratch, sides):
+def _product(step, count, scratch, sides, matrix):
     """Multiply the chunk's rows by the weights: columns outside, so that weights stay near."""
     (source, source_bytes, _), (other, other_bytes, mapping), (out, out_bytes), (codes, width) = (
         sides
     )
-    weight, column = step.weight, 0
+    weight, column = matrix + step.weight, 0
+    sums = SUMS_INT8 if step.op == PRODUCT_INT8 else SUMS_F32
     while column < step.columns:
-        wide = step.columns - column > (WIDE - 1) * LANES
-        vectors = WIDE if wide else 1
+        vectors = min(WIDE, (step.columns - column + LANES - 1) // LANES)
+        columns = min(step.columns - column, LANES * vectors)
+        weight_bytes = step.weight_bytes if matrix else 4 * LANES * vectors
+        readable = columns if matrix else LANES * vectors
         row = 0
         while row < count:
             tall = count - row > 2
             taken = min(TALL, count - row) if tall else 1
-            shape = 4 * (step.op == PRODUCT_INT8) + 2 * tall + wide
+            shape = 8 * (step.op == PRODUCT_INT8) + 4 * tall + vectors - 1
             at = source + row * source_bytes
-            _sum_up((shape, at, source_bytes, count - row, weight, step.inner, scratch))
+            _sum_up(
+                (shape, at, source_bytes, count - row, weight, weight_bytes, readable, step.inner,
+                 scratch)
+            )  # fmt: skip
             other_row = 0 if mapping else row
             numbers = (
-                step.op, scratch, 4 * WIDE * LANES, 0, taken,
-                min(step.columns - column, LANES * vectors),
+                sums, scratch, 4 * WIDE * LANES, 0, taken, columns,
                 step.scale + 4 * column if step.scale else 0,
                 step.bias + 4 * column if step.bias else 0,
-                step.combine, other + other_row * other_bytes + 4 * column, other_bytes,
-                mapping + 8 * row if mapping else 0, step.activation,
+                step.combine, other + other_row * other_bytes + _beside(step, column), other_bytes,
+                mapping + 8 * row if mapping else 0, step.activation, step.slope + 4 * column,
                 out + row * out_bytes + 4 * column if out else 0, out_bytes,
                 codes + row * width + column if codes else 0, width,
             )  # fmt: skip
             _bring(numbers, step.inverse, step.zero)
             row += taken
-        weight += step.inner * 4 * LANES * vectors
+        weight += 4 * columns if matrix else step.inner * weight_bytes
         column += LANES * vectors
+
+
+@inner
+def _beside(step, column):
+    """Return how far a column of the other value is from its first."""
+    return 0 if step.combine > ONE_COLUMN else 4 * column
+
+
+@inner
+def _row_at(side, row):
+    """Return the address of a row of what a chunk reads."""
+    address, row_bytes, mapping = side
+    return address + (int64_at(mapping, row) if mapping else row) * row_bytes
+
+
+@inner
+def _pieces(step, count, scratch, sides):
+    """Multiply each piece of each row by the same weights: pieces are rows of their own."""
+    source, other, (out, out_bytes), _ = sides
+    for row in range(count):
+        inside = (
+            (_row_at(source, row), 4 * step.inner, 0),
+            (_row_at(other, row), 0 if step.combine > ONE_COLUMN else 4 * step.columns, 0),
+            (out + row * out_bytes, 4 * step.columns),
+            (0, 0),
+        )
+        _product(step, step.groups, scratch, inside, 0)
+
+
+@inner
+def _dots(step, count, scratch, sides):
+    """Multiply rows, or their pieces, by a single column."""
+    (source, source_bytes, _), (other, other_bytes, mapping), (out, out_bytes), _ = sides
+    row = 0
+    while row < count:
+        taken, piece = min(TALL, count - row), 0
+        while piece < step.groups:
+            pieces = min(WIDE * LANES, step.groups - piece)
+            at = source + row * source_bytes + 4 * piece * step.inner
+            _sum_dots(
+                (at, source_bytes, count - row, 4 * step.inner, pieces, step.weight, step.inner,
+                 scratch)
+            )  # fmt: skip
+            other_row = 0 if mapping else row
+            numbers = (
+                SUMS_F32, scratch, 4 * WIDE * LANES, 0, taken, pieces, 0,
+                step.bias + 4 * piece if step.bias else 0,
+                step.combine, other + other_row * other_bytes + _beside(step, piece), other_bytes,
+                mapping + 8 * row if mapping else 0, step.activation, step.slope + 4 * piece,
+                out + row * out_bytes + 4 * piece, out_bytes, 0, 0,
+            )  # fmt: skip
+            _bring(numbers, step.inverse, step.zero)
+            piece += pieces
+        row += taken
 
 
 @inner
@@ -122,11 +203,39 @@ def _map(step, count, sides):
     """Pass the chunk's rows on."""
     source, other, out, codes = sides
     numbers = (
-        step.op, source[0], source[1], source[2], count, step.columns, 0, step.bias,
-        step.combine, other[0], other[1], other[2], step.activation,
+        VALUES, source[0], source[1], source[2], count, step.columns, 0, step.bias,
+        step.combine, other[0], other[1], other[2], step.activation, step.slope,
         out[0], out[1], codes[0], codes[1],
     )  # fmt: skip
     _bring(numbers, step.inverse, step.zero)
+
+
+@inner
+def _over_rows(step, count, sides):
+    """Do what takes a row as a whole."""
+    source, _, (out, out_bytes), _ = sides
+    if step.op == SOFTMAX:
+        _soften((source[0], source[1], out, out_bytes, count, step.columns))
+        return
+    for row in range(count):
+        _weave(
+            (_row_at(source, row), out + row * out_bytes, step.groups, step.inner, step.columns,
+             step.weight, step.bias, step.weight_bytes)
+        )  # fmt: skip
+
+
+@inner
+def _do(step, count, scratch, sides, matrix):
+    if step.op == MAP:
+        _map(step, count, sides)
+    elif step.op >= SOFTMAX:
+        _over_rows(step, count, sides)
+    elif step.op == DOTS:
+        _dots(step, count, scratch, sides)
+    elif step.groups > 1:
+        _pieces(step, count, scratch, sides)
+    else:
+        _product(step, count, scratch, sides, matrix)
 
 
 def _run_of(_sources: int) -> Any:
@@ -152,10 +261,8 @@ def _run_of(_sources: int) -> Any:
                     _written(values, step.out, start),
                     _written(values, step.codes, start),
                 )
-                if step.op == MAP:
-                    _map(step, count, sides)
-                else:
-                    _product(step, count, scratch, sides)
+                matrix = values[step.matrix].address if step.matrix >= 0 else 0
+                _do(step, count, scratch, sides, matrix)
             start += count
 
         return _sources

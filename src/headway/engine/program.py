@@ -25,7 +25,8 @@ class ProgramEngine:
     Attributes:
         inputs: names of what it is fed.
         outputs: names of what it gives.
-        widths: columns of each input.
+        widths: values in a row of each input.
+        shapes: of a row of each output.
     """
 
     def __init__(self, program: Program) -> None:
@@ -35,59 +36,63 @@ class ProgramEngine:
             BundleError: if the program does not fit together.
         """
         self._layout = Layout(program)
+        self.shapes = {
+            name: program.steps.shapes.get(name, (width,))
+            for name, _, width in self._layout.places.outputs
+        }
+        products.warm_up()
         self.inputs = tuple(program.steps.inputs)
         self.outputs = tuple(program.steps.outputs)
         self.widths = dict(program.steps.inputs)
 
     def caller(self) -> ProgramRun:
         """Return what runs the program, with buffers of its own; for one thread at a time."""
-        return ProgramRun(self._layout)
+        return ProgramRun(self._layout, self.shapes)
 
 
 class ProgramRun:
     """Calls the compiled steps on what it is fed."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._layout, self._places, self._shapes = layout, layout.places, shapes
         self._steps = layout.steps
         self._values = layout.values.copy()
-        self._buffers = [line_room(CHUNK_ROWS * row_bytes) for row_bytes in layout.buffers.values()]
-        for (home, _), buffer in zip(layout.buffers.items(), self._buffers, strict=True):
-            for index, offset in layout.users[home]:
-                self._values[index]["address"] = buffer.ctypes.data + offset
+        buffers = self._places.buffers
+        self._buffers = {home: line_room(CHUNK_ROWS * size) for home, size in buffers.items()}
+        for home, buffer in self._buffers.items():
+            self._place(home, buffer.ctypes.data)
         self._scratch = line_room(tiles.SCRATCH_BYTES)
         self._scratch_address = self._scratch.ctypes.data
 
     def __call__(self, outputs: Sequence[str], feed: Feed) -> list[NDArray[np.float32]]:
-        """Return the outputs of these names, float32 ``[rows, width]``.
+        """Return the outputs of these names, float32 ``[rows, ...]``.
 
         Args:
             outputs: names.
             feed: float32 C-contiguous arrays by input name, and ``row_to_query``, int64
                 ``[rows]``, if values per query have more than one row.
         """
-        layout, values = self._layout, self._values
-        rows = len(feed[layout.counted])
-        for home, width in layout.inputs.items():
-            array = feed[home]
+        rows = len(feed[self._layout.counted])
+        for home, width in self._places.inputs.items():
+            array = feed[home].reshape(len(feed[home]), -1) if feed[home].ndim != 2 else feed[home]
             if array.shape[1:] != (width,) or array.dtype != np.float32:
-                raise BundleError(f"the tower takes {home!r} as float32 [rows, {width}]")
-            address = products.address_of(array)
-            for index, offset in layout.users[home]:
-                values[index]["address"] = address + offset
+                raise BundleError(f"the tower takes {home!r} as float32 rows of {width} values")
+            self._place(home, products.address_of(array))
         made = {}
-        for name, home, width in layout.outputs:
+        for name, home, width in self._places.outputs:
             made[name] = array = np.empty((rows, width), np.float32)
-            address = products.address_of(array)
-            for index, offset in layout.users[home]:
-                values[index]["address"] = address + offset
+            self._place(home, products.address_of(array))
         mapping = feed.get("row_to_query")
         products.run_steps(
             self._steps,
-            values,
+            self._values,
             rows,
             0 if mapping is None else products.address_of(mapping),
             CHUNK_ROWS,
             self._scratch_address,
         )
-        return [made[name] for name in outputs]
+        return [made[name].reshape(rows, *self._shapes[name]) for name in outputs]
+
+    def _place(self, home: str, address: int) -> None:
+        for index, offset in self._places.users[home]:
+            self._values[index]["address"] = address + offset

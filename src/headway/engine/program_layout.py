@@ -1,27 +1,39 @@
-"""Where a program's values lie, and its steps as the records that compiled code runs."""
+"""A program's steps as the records that compiled code runs, with their weights packed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.bundle import Codes, Concat, Map, Product, Program, Slice
+from headway.bundle import (
+    Codes,
+    Concat,
+    Map,
+    Product,
+    Program,
+    QueryProduct,
+    Slice,
+    Softmax,
+    Step,
+    Weave,
+)
 from headway.core import BundleError
 from headway.engine import finish, products
 from headway.engine.memory import line_room
-from headway.engine.products import STEP, VALUE
+from headway.engine.products import STEP
+from headway.engine.program_places import Places, Spot
 from headway.engine.tiles import LANES, WIDE
 
-_LINE = 64
 _ACTIVATIONS = {
     "": finish.LINEAR,
     "relu": finish.RELU,
     "sigmoid": finish.SIGMOID,
     "tanh": finish.TANH,
+    "prelu": finish.PRELU,
 }
 _COMBINATIONS = {
     "add": finish.ADD,
@@ -29,253 +41,234 @@ _COMBINATIONS = {
     "subtract": finish.SUBTRACT,
     "subtract-from": finish.SUBTRACT_FROM,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Spot:
-    """Where a value is.
-
-    Attributes:
-        home: input, output or buffer that holds it.
-        column: its first column there.
-        width: its columns.
-        codes: whether it is bytes.
-    """
-
-    home: str
-    column: int
-    width: int
-    codes: bool = False
+_STRIP_COLUMNS = 768
+"""About as many columns of a history are in work at a time: a chunk of them stays in the cache."""
+_ROUNDING = (products.MAP, products.PRODUCT, products.PRODUCT_INT8)
+Record = dict[str, Any]
+Summing = Product | QueryProduct | Map
 
 
 class Layout:
     """Places for all values, and the records of all steps.
 
     Attributes:
+        places: of the values.
         steps: ``STEP`` records.
         values: ``VALUE`` records whose addresses are filled in per call or per runner.
-        inputs: width by name.
-        outputs: name, home and width.
-        buffers: bytes of a row by home.
-        users: records of ``values`` and their byte offsets by home.
         counted: the input whose rows are the tower's.
     """
 
     def __init__(self, program: Program) -> None:
+        """Lay the values out and pack the weights.
+
+        Raises:
+            BundleError: if the program does not fit together.
+        """
         self._program = program
-        self._widths = program.widths()
-        self._spots: dict[str, _Spot] = {}
-        self._index: dict[_Spot, int] = {}
-        self._values: list[tuple[int, int, int]] = []
+        self.places = Places(program)
         self._kept: list[NDArray[Any]] = []
-        self.inputs = dict(program.steps.inputs)
-        self.users: dict[str, list[tuple[int, int]]] = {}
-        self.buffers: dict[str, int] = {}
-        self.outputs: list[tuple[str, str, int]] = []
-        self._scopes = {
-            name: products.PER_QUERY if name.startswith("hidden.") else products.PER_ROW
-            for name in self.inputs
-        }
-        self.counted = _counted(self._scopes)
-        for name, width in self.inputs.items():
-            self._spots[name] = _Spot(name, 0, width)
-        self._plan_outputs()
-        self._plan_concats()
-        records: list[dict[str, Any]] = []
-        for step in program.steps.steps:
-            records += self._lower(step)
+        self.counted = _counted(self.places)
+        records: list[Record] = []
+        for steps in _in_strips(program):
+            records += self._lower(steps[0]) if len(steps) == 1 else self._strips(steps)
         for name, value in program.steps.outputs.items():
-            if self._spots[value].home != self._output_home(name):
-                records.append(self._copy(value, self._output_spot(name)))
-        records = self._merged(records)
-        self.steps = _as_array(records)
-        self.values = np.array(self._values, VALUE)
-        for home in [*self.inputs, *self.buffers, *(home for _, home, _ in self.outputs)]:
-            self.users.setdefault(home, [])
+            wanted = self.places.output(name, self.places.widths[value])
+            if self.places.spot(value).home != wanted.home:
+                records.append(self._copy(self.places.spot(value), wanted))
+        self.steps = _as_array(self._merged(records))
+        self.values = self.places.values()
 
-    # Where values go.
+    def _lower(self, step: Step) -> list[Record]:
+        if isinstance(step, Slice | Concat):
+            return self._placed(step)
+        if isinstance(step, Softmax | Weave):
+            return self._softened(step) if isinstance(step, Softmax) else [self._woven(step)]
+        if isinstance(step, QueryProduct):
+            return [self._by_matrix(step, self.places.spot(step.result), 0)]
+        record = self._common(step, self.places.spot(step.result))
+        if isinstance(step, Product):
+            return self._weighed(step, record)
+        source = self.places.number(self.places.spot(step.source))
+        return [record | self._extras(step, slice(None)) | {"op": products.MAP, "source": source}]
 
-    @staticmethod
-    def _output_home(name: str) -> str:
-        return f"output {name}"
-
-    def _output_spot(self, name: str) -> _Spot:
-        width = self._widths[self._program.steps.outputs[name]]
-        return _Spot(self._output_home(name), 0, width)
-
-    def _plan_outputs(self) -> None:
-        """Let the step that makes an output write it where it is wanted."""
-        made = {s.result for s in self._program.steps.steps if isinstance(s, Product | Map)}
-        for name, value in self._program.steps.outputs.items():
-            home = self._output_home(name)
-            self.outputs.append((name, home, self._widths[value]))
-            self._scopes[home] = products.PER_ROW
-            if value in made and value not in self._spots:
-                self._spots[value] = self._output_spot(name)
-
-    def _plan_concats(self) -> None:
-        """Let steps write straight into the concatenations that take their results."""
-        made = {s.result for s in self._program.steps.steps if isinstance(s, Product | Map)}
-        for step in reversed(self._program.steps.steps):
-            if not isinstance(step, Concat):
-                continue
-            whole = self._spot(step.result)
-            column = whole.column
-            for source in step.sources:
-                width = self._widths[source]
-                free = source not in self._spots
-                nested = any(
-                    isinstance(s, Concat) and s.result == source for s in self._program.steps.steps
-                )
-                if free and (source in made or nested):
-                    self._spots[source] = _Spot(whole.home, column, width)
-                column += width
-
-    def _spot(self, name: str) -> _Spot:
-        """Return where a value is; one without a place gets a buffer."""
-        if name not in self._spots:
-            self._spots[name] = self._buffer(f"value {name}", self._widths[name], 4)
-        return self._spots[name]
-
-    def _buffer(self, home: str, width: int, size: int) -> _Spot:
-        self.buffers[home] = -(-width * size // _LINE) * _LINE
-        self._scopes[home] = products.PER_CHUNK
-        return _Spot(home, 0, width, codes=size == 1)
-
-    def _value(self, spot: _Spot) -> int:
-        """Return the index of the record of a place."""
-        if spot not in self._index:
-            row_bytes = self.buffers.get(spot.home)
-            if row_bytes is None:
-                sizes = self.inputs | {home: width for _, home, width in self.outputs}
-                row_bytes = 4 * sizes[spot.home]
-            index = len(self._values)
-            self._index[spot] = index
-            self._values.append((0, row_bytes, self._scopes[spot.home]))
-            offset = spot.column * (1 if spot.codes else 4)
-            self.users.setdefault(spot.home, []).append((index, offset))
-        return self._index[spot]
-
-    # What the steps become.
-
-    def _lower(self, step: Product | Map | Concat | Slice) -> list[dict[str, Any]]:
+    def _placed(self, step: Slice | Concat) -> list[Record]:
+        """Say where columns lie; what lies elsewhere is copied there."""
         if isinstance(step, Slice):
-            whole = self._spot(step.source)
-            self._spots[step.result] = _Spot(
-                whole.home, whole.column + step.start, step.stop - step.start
-            )
+            whole = self.places.spot(step.source)
+            self.places.put(step.result, whole.part(step.start, step.stop))
             return []
-        if isinstance(step, Concat):
-            return self._join(step)
-        record = self._common(step)
-        if isinstance(step, Map):
-            return [record | {"op": finish.MAP, "source": self._value(self._spot(step.source))}]
-        return [*self._weigh(step, record), record]
-
-    def _join(self, step: Concat) -> list[dict[str, Any]]:
-        whole, records = self._spot(step.result), []
-        column = whole.column
-        for source in step.sources:
-            target = _Spot(whole.home, column, self._widths[source])
-            if self._spot(source) != target:
+        whole, records, column = self.places.spot(step.result), [], 0
+        for name in step.sources:
+            source = self.places.spot(name)
+            target = whole.part(column, column + source.width)
+            if source != target:
                 records.append(self._copy(source, target))
-            column += self._widths[source]
+            column += source.width
         return records
 
-    def _copy(self, source: str, target: _Spot) -> dict[str, Any]:
-        return {
-            "op": finish.MAP,
-            "source": self._value(self._spot(source)),
-            "other": -1,
-            "out": self._value(target),
-            "codes": -1,
-            "columns": target.width,
+    def _copy(self, source: Spot, target: Spot) -> Record:
+        numbers = {"source": self.places.number(source), "out": self.places.number(target)}
+        return {"op": products.MAP, "columns": target.width} | numbers
+
+    def _by_rows(self, name: str, source: Spot) -> tuple[list[Record], Spot]:
+        """Return where a value is by rows, and the step that copies it there if it is per query."""
+        if self.places.scopes[source.home] != products.PER_QUERY:
+            return [], source
+        target = self.places.buffer(f"rows for {name}", source.width, 4)
+        return [self._copy(source, target)], target
+
+    def _softened(self, step: Softmax) -> list[Record]:
+        before, source = self._by_rows(step.result, self.places.spot(step.source))
+        softened = self._copy(source, self.places.spot(step.result))
+        return [*before, softened | {"op": products.SOFTMAX}]
+
+    def _woven(self, step: Weave) -> Record:
+        source, target = self.places.spot(step.source), self.places.spot(step.result)
+        record = self._copy(source, target)
+        weight = self._tensor(step.weight)
+        shift = self._tensor(step.shift) if step.shift else np.zeros_like(weight)
+        inner, columns = weight.shape
+        room = -(-columns // LANES) * LANES
+        padding = ((0, 0), (0, room - columns))
+        return record | {
+            "op": products.WEAVE,
+            "groups": source.width // inner,
+            "inner": inner,
+            "columns": columns,
+            "weight": self._keep(np.pad(weight, padding)),
+            "bias": self._keep(np.pad(shift, padding)),
+            "weight_bytes": 4 * room,
         }
 
-    def _common(self, step: Product | Map) -> dict[str, Any]:
-        width = self._widths[step.result]
-        record: dict[str, Any] = {
-            "out": self._value(self._spot(step.result)),
-            "codes": -1,
-            "other": -1,
-            "columns": width,
+    def _common(self, step: Summing, target: Spot, start: int = 0) -> Record:
+        """Return what follows the sums, for the columns of a step from ``start`` on."""
+        record: Record = {
+            "out": self.places.number(target),
+            "columns": target.width,
             "activation": _ACTIVATIONS[step.activation],
         }
         if step.other:
-            record["other"] = self._value(self._spot(step.other))
-            record["combine"] = _COMBINATIONS[step.combine]
-        if step.bias:
-            record["bias"] = self._keep(
-                _padded(np.asarray(self._program.tensors[step.bias], np.float32))
-            )
+            other, how = self.places.spot(step.other), _COMBINATIONS[step.combine]
+            single = other.width == 1 and self.places.widths[step.result] > 1
+            record["combine"] = how + (finish.ONE_COLUMN if single else 0)
+            part = other if single else other.part(start, start + target.width)
+            record["other"] = self.places.number(part)
         return record
 
-    def _weigh(self, step: Product, record: dict[str, Any]) -> list[dict[str, Any]]:
-        """Add weights to the record; return the step that rounds the source, if one is needed."""
+    def _extras(self, step: Summing, columns: slice, repeat: int = 1) -> Record:
+        """Return the addresses of bias and slope for some columns, or of one for many pieces."""
+        given = {"bias": step.bias, "slope": step.slope}
+        return {
+            key: self._keep(_padded(np.tile(self._tensor(name)[columns], repeat)))
+            for key, name in given.items()
+            if name
+        }
+
+    def _weighed(self, step: Product, record: Record) -> list[Record]:
+        """Return the product, and before it the step that readies its source if one is needed."""
+        if step.codes is not None:
+            return self._by_codes(step, step.codes, record)
+        before, source = self._by_rows(step.result, self.places.spot(step.source))
+        return [*before, record | self._by_weight(step, source)]
+
+    def _by_weight(self, step: Product, source: Spot, groups: int = 0) -> Record:
+        weight, groups = self._tensor(step.weight), groups or step.groups
+        inner, columns = weight.shape
+        record = {"source": self.places.number(source), "inner": inner, "groups": groups}
+        if columns == 1:
+            packed = self._keep(_padded(weight[:, 0]))
+            extras = self._extras(step, slice(None), groups)
+            return record | extras | {"op": products.DOTS, "columns": 1, "weight": packed}
+        packed, extras = self._keep(pack(weight, 1)), self._extras(step, slice(None))
+        return record | extras | {"op": products.PRODUCT, "columns": columns, "weight": packed}
+
+    def _by_codes(self, step: Product, codes: Codes, record: Record) -> list[Record]:
         weight = self._program.tensors[step.weight]
-        if step.codes is None:
-            record["op"] = finish.PRODUCT_F32
-            record["inner"] = len(weight)
-            record["weight"] = self._keep(pack(weight, 1))
-            return self._spread(step.source, record)
-        scale = self._program.tensors[f"{step.weight}.scale"] * np.float32(step.codes.scale)
-        shift = -step.codes.zero * scale * weight.astype(np.int64).sum(axis=0)
-        bias = self._program.tensors[step.bias] if step.bias else np.float32(0)
-        record["op"] = finish.PRODUCT_INT8
-        record["inner"] = -(-len(weight) // 4)
-        record["weight"] = self._keep(pack(weight, 4))
-        record["scale"] = self._keep(_padded(scale))
-        record["bias"] = self._keep(_padded((bias + shift).astype(np.float32)))
-        return self._rounded(step.source, step.codes, record)
-
-    def _spread(self, source: str, record: dict[str, Any]) -> list[dict[str, Any]]:
-        """Set a product's source; one per query is first copied to each row, as tiles read rows."""
-        spot = self._spot(source)
-        record["source"] = self._value(spot)
-        if self._scopes[spot.home] != products.PER_QUERY:
-            return []
-        target = self._buffer(f"rows of {source} for {record['out']}", self._widths[source], 4)
-        record["source"] = self._value(target)
-        return [self._copy(source, target)]
-
-    def _rounded(self, source: str, codes: Codes, record: dict[str, Any]) -> list[dict[str, Any]]:
-        home = f"codes {source} {codes.scale} {codes.zero}"
-        known = home in self.buffers
-        spot = _Spot(home, 0, self._widths[source], codes=True)
-        if not known:
-            spot = self._buffer(home, self._widths[source], 1)
-        record["source"] = self._value(spot)
+        scale = self._tensor(f"{step.weight}.scale") * np.float32(codes.scale)
+        shift = -codes.zero * scale * weight.astype(np.int64).sum(axis=0)
+        bias = self._tensor(step.bias) if step.bias else np.float32(0)
+        record |= self._extras(step, slice(None)) | {
+            "op": products.PRODUCT_INT8,
+            "inner": -(-len(weight) // 4),
+            "weight": self._keep(pack(weight, 4)),
+            "scale": self._keep(_padded(scale)),
+            "bias": self._keep(_padded((bias + shift).astype(np.float32))),
+        }
+        source, known = self.places.spot(step.source), True
+        home = f"codes {step.source} {codes.scale} {codes.zero}"
+        spot = Spot(home, 0, source.width, codes=True)
+        if home not in self.places.buffers:
+            spot, known = self.places.buffer(home, source.width, 1), False
+        record["source"] = self.places.number(spot)
         if known:
-            return []
+            return [record]
         rounding = self._copy(source, spot)
-        rounding |= {"out": -1, "codes": self._value(spot)}
-        rounding |= {"inverse": 1 / codes.scale, "zero": codes.zero}
-        return [rounding]
+        rounding |= {"out": -1, "codes": self.places.number(spot)}
+        return [rounding | {"inverse": 1 / codes.scale, "zero": codes.zero}, record]
 
-    def _merged(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _by_matrix(self, step: QueryProduct, target: Spot, start: int) -> Record:
+        """Return the product with the columns of the query's matrix from ``start`` on."""
+        source, matrix = self.places.spot(step.source), self.places.spot(step.matrix)
+        columns = slice(start, start + target.width)
+        return (
+            self._common(step, target, start)
+            | self._extras(step, columns)
+            | {
+                "op": products.PRODUCT,
+                "source": self.places.number(source),
+                "inner": source.width,
+                "matrix": self.places.number(matrix),
+                "weight": 4 * start,
+                "weight_bytes": 4 * self.places.widths[step.result],
+            }
+        )
+
+    def _strips(self, steps: Sequence[Step]) -> list[Record]:
+        """Return the records of a history's steps, some places at a time."""
+        first, rest = steps[0], [s for s in steps[1:] if isinstance(s, Product)]
+        assert isinstance(first, QueryProduct)
+        inner = [len(self._tensor(step.weight)) for step in rest]
+        places, taken = rest[0].groups, LANES * max(1, _STRIP_COLUMNS // (LANES * inner[0]))
+        rooms = [
+            self.places.buffer(f"strip of {step.source}", taken * width, 4)
+            for step, width in zip(rest, inner, strict=True)
+        ]
+        records: list[Record] = []
+        for start in range(0, places, taken):
+            stop = min(start + taken, places)
+            source = rooms[0].part(0, (stop - start) * inner[0])
+            records.append(self._by_matrix(first, source, start * inner[0]))
+            for place, step in enumerate(rest):
+                columns = self.places.widths[step.result] // places
+                target = self.places.spot(step.result).part(start * columns, stop * columns)
+                if place + 1 < len(rest):
+                    target = rooms[place + 1].part(0, (stop - start) * columns)
+                record = self._common(step, target, start * columns)
+                records.append(record | self._by_weight(step, source, stop - start))
+                source = target
+        return records
+
+    def _merged(self, records: list[Record]) -> list[Record]:
         """Let the step that makes a value round it too, and store only what is read."""
-        kept: list[dict[str, Any]] = []
-        makers: dict[int, dict[str, Any]] = {}
+        kept: list[Record] = []
+        makers: dict[int, Record] = {}
         for record in records:
             maker = makers.get(record["source"])
-            rounds = record["out"] < 0
-            if rounds and maker and maker["codes"] < 0 and maker["columns"] == record["columns"]:
+            if "codes" in record and maker and "codes" not in maker and _rounds(maker, record):
                 maker |= {key: record[key] for key in ("codes", "inverse", "zero")}
                 continue
             kept.append(record)
             if record["out"] >= 0:
                 makers[record["out"]] = record
-        read = {r[key] for r in kept for key in ("source", "other")}
+        read = {r.get(key, -1) for r in kept for key in ("source", "other")}
         for record in kept:
-            alone = record["out"] >= 0 and record["out"] not in read and record["codes"] >= 0
-            if alone and self._is_private(record["out"]):
+            alone = record["out"] >= 0 and record["out"] not in read and "codes" in record
+            if alone and self.places.is_private(record["out"]):
                 record["out"] = -1
         return kept
 
-    def _is_private(self, index: int) -> bool:
-        """Tell whether a record's place is a buffer of which nothing else uses a part."""
-        home = next(h for h, users in self.users.items() if index in {i for i, _ in users})
-        return home in self.buffers and len(self.users[home]) == 1
+    def _tensor(self, name: str) -> NDArray[np.float32]:
+        return np.asarray(self._program.tensors[name], np.float32)
 
     def _keep(self, array: NDArray[Any]) -> int:
         """Return the address of an array that lives as long as the layout."""
@@ -285,16 +278,54 @@ class Layout:
         return int(room.ctypes.data)
 
 
-def _counted(scopes: Mapping[str, int]) -> str:
+def _rounds(maker: Record, rounding: Record) -> bool:
+    """Tell whether the step that made a value can round it in the same pass."""
+    alike = maker["columns"] == rounding["columns"] and maker.get("groups", 1) == 1
+    return alike and rounding["out"] < 0 and maker["op"] in _ROUNDING
+
+
+def _in_strips(program: Program) -> list[list[Step]]:
+    """Return the steps one by one, or those together that may run over some places at a time.
+
+    These are a product with a query's matrix and the products of its pieces that follow, when
+    nothing else reads what is between: all of it would not stay in the cache.
+    """
+    uses = Counter(program.steps.outputs.values())
+    for step in program.steps.steps:
+        uses.update(step.sources if isinstance(step, Concat) else (step.source,))
+        uses.update([step.other] if isinstance(step, Summing) and step.other else [])
+    runs: list[list[Step]] = []
+    for step in program.steps.steps:
+        last = runs[-1][-1] if runs else None
+        before = last.groups if isinstance(last, Product) else 0
+        if (
+            isinstance(step, Product)
+            and step.groups > 1
+            and isinstance(runs[-1][0] if runs else None, QueryProduct)
+            and isinstance(last, QueryProduct | Product)
+            and before in {0, step.groups}
+            and step.source == last.result
+            and uses[step.source] == 1
+        ):
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    return runs
+
+
+def _counted(places: Places) -> str:
     """Return an input that tells the number of rows."""
-    for name, scope in scopes.items():
-        if scope == products.PER_ROW:
+    for name in places.inputs:
+        if places.scopes[name] == products.PER_ROW:
             return name
     raise BundleError("a tower's program needs an input with a row for each row")
 
 
-def _as_array(records: list[dict[str, Any]]) -> NDArray[np.void]:
+def _as_array(records: list[Record]) -> NDArray[np.void]:
     steps = np.zeros(len(records), STEP)
+    for key in ("source", "other", "out", "codes", "matrix"):
+        steps[key] = -1
+    steps["groups"] = 1
     for place, record in enumerate(records):
         for key, item in record.items():
             steps[place][key] = item
@@ -304,20 +335,18 @@ def _as_array(records: list[dict[str, Any]]) -> NDArray[np.void]:
 def pack(weight: NDArray[Any], group: int) -> NDArray[Any]:
     """Return weights ``[in, out]`` in the order in which tiles read them.
 
-    Columns come in blocks of ``WIDE`` vectors while more than ``WIDE - 1`` are left, then in
-    blocks of one; a block holds, for each ``group`` of inner rows, its columns, and for each
-    column the group. What is missing is zero.
+    Columns come in blocks of ``WIDE`` vectors, the rest in one of as many as they need; a block
+    holds, for each ``group`` of inner rows, its columns, and for each column the group. What is
+    missing is zero.
     """
     inner, columns = weight.shape
-    vectors = -(-columns // LANES)
-    room = np.zeros((-(-inner // group) * group, vectors * LANES), weight.dtype)
+    room = np.zeros((-(-inner // group) * group, -(-columns // LANES) * LANES), weight.dtype)
     room[:inner, :columns] = weight
-    blocks, start = [], 0
-    while start < columns:
-        width = LANES * (WIDE if columns - start > (WIDE - 1) * LANES else 1)
-        block = room[:, start : start + width].reshape(-1, group, width)
+    blocks = []
+    for start in range(0, room.shape[1], WIDE * LANES):
+        block = room[:, start : start + WIDE * LANES]
+        block = block.reshape(len(room) // group, group, block.shape[1])
         blocks.append(block.transpose(0, 2, 1).reshape(-1))
-        start += width
     return np.concatenate(blocks)
 
 

@@ -47,6 +47,20 @@ def keep_apart(builder: Any) -> None:
     builder.function.attributes.add("noinline")
 
 
+def first_lanes(builder: Any, count: Any) -> Any:
+    """Return a mask of the lanes below ``count``."""
+    places = ir.Constant(_INTS, list(range(LANES)))
+    most = builder.select(builder.icmp_signed("<", count, _I64(LANES)), count, _I64(LANES))
+    return builder.icmp_signed("<", places, splat(builder, builder.trunc(most, _I32), LANES))
+
+
+def load_masked(builder: Any, address: Any, kind: Any, mask: Any) -> Any:
+    """Load the lanes of a mask and touch no other; those are zero."""
+    name = f"llvm.masked.load.v{LANES}{'f32' if kind == _FLOATS else 'i32'}.p0"
+    pointer = pointer_at(builder, address, kind)
+    return call(builder, name, kind, pointer, _I32(1), mask, constant(kind, 0))
+
+
 def _dot_groups(builder: Any, total: Any, left: Any, right: Any) -> Any:
     """Add to each lane the dot product of four unsigned with four signed bytes, exactly."""
     if HAS_DOT:
@@ -60,16 +74,21 @@ def _dot_groups(builder: Any, total: Any, left: Any, right: Any) -> Any:
     return total
 
 
+def _row_starts(builder: Any, rows: int, a: dict[str, Any]) -> list[Any]:
+    """Return where rows start; beyond the last that row once more, so that no shape is lacking."""
+    last, starts = builder.sub(a["left"], _I64(1)), []
+    for row in range(rows):
+        place = builder.select(builder.icmp_signed("<", _I64(row), last), _I64(row), last)
+        starts.append(builder.add(a["source"], builder.mul(place, a["row_bytes"])))
+    return starts
+
+
 def _sum_tile(builder: Any, shape: tuple[int, int], a: dict[str, Any], *, codes: bool) -> None:
     """Sum up a tile of products over the inner axis and store it, ``[rows, WIDE * LANES]``."""
     rows, width = shape
     kind = _INTS if codes else _FLOATS
-    last = builder.sub(a["left"], _I64(1))
-    starts = []
-    for row in range(rows):
-        # Rows beyond the last are that row once more: no tile needs a shape of its own.
-        place = builder.select(builder.icmp_signed("<", _I64(row), last), _I64(row), last)
-        starts.append(builder.add(a["source"], builder.mul(place, a["row_bytes"])))
+    starts = _row_starts(builder, rows, a)
+    mask = first_lanes(builder, builder.sub(a["columns"], _I64((width - 1) * LANES)))
     before, loop = builder.block, builder.append_basic_block("inner")
     done = builder.append_basic_block("summed")
     builder.branch(loop)
@@ -77,8 +96,10 @@ def _sum_tile(builder: Any, shape: tuple[int, int], a: dict[str, Any], *, codes:
     index = builder.phi(_I64)
     index.add_incoming(_I64(0), before)
     sums = [[builder.phi(kind) for _ in range(width)] for _ in range(rows)]
-    at = builder.add(a["weight"], builder.mul(index, _I64(4 * LANES * width)))
-    weights = [load_at(builder, builder.add(at, _I64(4 * LANES * c)), kind) for c in range(width)]
+    at = builder.add(a["weight"], builder.mul(index, a["weight_bytes"]))
+    places = [builder.add(at, _I64(4 * LANES * column)) for column in range(width)]
+    weights = [load_at(builder, place, kind) for place in places[:-1]]
+    weights.append(load_masked(builder, places[-1], kind, mask))
     step = builder.mul(index, _I64(4))
     following: list[list[Any]] = []
     for start in starts:
@@ -109,26 +130,83 @@ def _sum_tile(builder: Any, shape: tuple[int, int], a: dict[str, Any], *, codes:
             builder.store(total, pointer_at(builder, target, kind), align=1)
 
 
-_TILE = ("shape", "source", "row_bytes", "left", "weight", "inner", "scratch")
+_TILE = (
+    "shape", "source", "row_bytes", "left", "weight", "weight_bytes", "columns", "inner", "scratch",
+)  # fmt: skip
 
 
 @intrinsic
 def sum_tile(_typing, _numbers):
-    """Sum up one tile; ``shape`` is 4 for codes, plus 2 for a tall one, plus 1 for a wide one."""
+    """Sum up one tile, whose sums beyond ``columns`` mean nothing.
+
+    ``shape`` is 8 for codes, plus 4 for a tall one, plus its vectors less one. Weights have
+    ``weight_bytes`` between inner rows, and are not read beyond ``columns``.
+    """
 
     def generate(_context, builder, _signature, values):
         keep_apart(builder)
         a = dict(zip(_TILE, cgutils.unpack_tuple(builder, values[0]), strict=True))
         done = builder.append_basic_block("tiled")
         switch = builder.switch(a["shape"], done)
-        for key in range(8):
+        for key in range(16):
             case = builder.append_basic_block(f"tile{key}")
             switch.add_case(_I64(key), case)
             builder.position_at_end(case)
-            shape = TALL if key & 2 else 1, WIDE if key & 1 else 1
-            _sum_tile(builder, shape, a, codes=bool(key & 4))
+            shape = TALL if key & 4 else 1, 1 + key % WIDE
+            _sum_tile(builder, shape, a, codes=bool(key & 8))
             builder.branch(done)
         builder.position_at_end(done)
         return _context.get_dummy_value()
 
     return types.void(types.UniTuple(types.int64, len(_TILE))), generate
+
+
+_DOTS = (
+    "source", "row_bytes", "left", "piece_bytes", "pieces", "weight", "inner", "scratch",
+)  # fmt: skip
+
+
+@intrinsic
+def sum_dots(_typing, _numbers):
+    """Sum up products with a single column, ``[rows, pieces]``: lanes run along the inner axis.
+
+    A row has ``pieces`` of ``inner`` float32 side by side, at most ``WIDE * LANES``; the weight
+    is one such piece, with zeros to the end of its last vector.
+    """
+
+    def generate(context, builder, _signature, values):
+        keep_apart(builder)
+        a = dict(zip(_DOTS, cgutils.unpack_tuple(builder, values[0]), strict=True))
+        starts = _row_starts(builder, TALL, a)
+        with cgutils.for_range(builder, a["pieces"]) as pieces:
+            offset = builder.mul(pieces.index, a["piece_bytes"])
+            sums = _dots_of(builder, [builder.add(start, offset) for start in starts], a)
+            for row, total in enumerate(sums):
+                column = builder.add(pieces.index, _I64(row * WIDE * LANES))
+                target = builder.add(a["scratch"], builder.mul(column, _I64(4)))
+                builder.store(total, pointer_at(builder, target, _F32), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.UniTuple(types.int64, len(_DOTS))), generate
+
+
+def _dots_of(builder: Any, starts: list[Any], a: dict[str, Any]) -> list[Any]:
+    """Return the dot product of each row's piece with the weight."""
+    totals = [cgutils.alloca_once(builder, _FLOATS) for _ in starts]
+    for total in totals:
+        builder.store(constant(_FLOATS, 0.0), total)
+    vectors = builder.sdiv(builder.add(a["inner"], _I64(LANES - 1)), _I64(LANES))
+    with cgutils.for_range(builder, vectors) as steps:
+        lane = builder.mul(steps.index, _I64(LANES))
+        mask = first_lanes(builder, builder.sub(a["inner"], lane))
+        skip = builder.mul(lane, _I64(4))
+        weight = load_at(builder, builder.add(a["weight"], skip), _FLOATS)
+        for start, total in zip(starts, totals, strict=True):
+            value = load_masked(builder, builder.add(start, skip), _FLOATS, mask)
+            builder.store(multiply_add(builder, value, weight, builder.load(total)), total)
+    kind = ir.FunctionType(_F32, [_F32, _FLOATS])
+    reduce = cgutils.get_or_insert_function(builder.module, kind, "llvm.vector.reduce.fadd.v16f32")
+    zero = ir.Constant(_F32, 0.0)
+    return [
+        builder.call(reduce, [zero, builder.load(total)], fastmath=("reassoc",)) for total in totals
+    ]

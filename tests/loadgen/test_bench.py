@@ -10,7 +10,7 @@ import pytest
 from tests.loadgen.local_server import SCHEMA, Answer, LocalServer, Request
 
 from headway.core import HeadwayError, Query, Sla, from_ms
-from headway.loadgen import Bench, BenchSettings, bench_lbt, bench_rate, null_run
+from headway.loadgen import Bench, BenchSettings, null_run
 from headway.measure import LbtSettings, Outcome
 from headway.workload import Workload, draw_queries
 
@@ -19,7 +19,7 @@ QUICK = BenchSettings(seconds=0.3, warmup_s=0.05, pool=20, grace_s=0.2, connecti
 
 
 def test_a_rate_is_fired_without_its_warm_up(server: LocalServer) -> None:
-    record = bench_rate(server.url, "m", 200, QUICK)
+    record = Bench(server.url, "m", QUICK).rate(200)
     assert record.duration_ns == from_ms(300)
     assert (record.status == Outcome.OK).all()
     assert 20 < len(record) < 120
@@ -83,7 +83,7 @@ def test_the_highest_rate_of_a_server_that_refuses_is_below_its_capacity(
     search = LbtSettings(
         sla=Sla(percentile=90.0, limit_ns=from_ms(500)), start_qps=40, tolerance=0.2
     )
-    found = bench_lbt(server.url, "m", search, QUICK)
+    found = Bench(server.url, "m", QUICK).lbt(search)
     assert 0 < found.lbt_qps < 150
     assert max(p.latency.outcomes["refused"] for p in found.points if not p.verdict.met) > 0
 

@@ -1,6 +1,6 @@
 """Drives a server open-loop and records when each query was due, sent and answered."""
 
-from headway.loadgen.bench import Bench, BenchSettings, bench_lbt, bench_rate
+from headway.loadgen.bench import Bench, BenchSettings
 from headway.loadgen.discover import fetch_models, fetch_schema
 from headway.loadgen.fire import fire, fire_one_by_one
 from headway.loadgen.http import HttpTarget
@@ -15,8 +15,6 @@ __all__ = [
     "HttpTarget",
     "NullTarget",
     "Target",
-    "bench_lbt",
-    "bench_rate",
     "decode_scores",
     "encode_infer",
     "fetch_models",

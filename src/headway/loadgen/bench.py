@@ -206,38 +206,6 @@ class Bench:
                 await asyncio.sleep(0.05)
 
 
-def bench_rate(
-    url: str,
-    model: str,
-    rate_qps: float,
-    settings: BenchSettings = DEFAULTS,
-    *,
-    schema: Schema | None = None,
-) -> RunRecord:
-    """Fire one schedule of a rate at a running server and return what was recorded.
-
-    Raises:
-        HeadwayError: if the server is not there or does not score queries.
-    """
-    return Bench(url, model, settings, schema=schema).rate(rate_qps)
-
-
-def bench_lbt(
-    url: str,
-    model: str,
-    search: LbtSettings,
-    settings: BenchSettings = DEFAULTS,
-    *,
-    progress: Callable[[LbtPoint], None] | None = None,
-) -> LbtResult:
-    """Return the highest rate at which a running server meets an SLA.
-
-    Raises:
-        HeadwayError: if the server is not there or does not score queries.
-    """
-    return Bench(url, model, settings).lbt(search, progress)
-
-
 @contextmanager
 def _no_collection() -> Iterator[None]:
     """Keep the garbage collector from stopping the generator in the middle of a run."""

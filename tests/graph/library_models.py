@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from headway.core import Dense, Feature, Schema, Scope, Sequence, Sparse, Table, Task
 
 QUERY, CANDIDATE = Scope.QUERY, Scope.CANDIDATE
-IDS = {"u1": QUERY, "u2": QUERY, "u3": QUERY, "i1": CANDIDATE, "i2": CANDIDATE}
+# Two of each scope make pairs of every kind; more would only take longer to capture.
+IDS = {"u1": QUERY, "u2": QUERY, "i1": CANDIDATE, "i2": CANDIDATE}
 NUMBERS = {"x1": QUERY, "x2": QUERY, "p1": CANDIDATE}
 ROWS, DIM, LENGTH = 11, 4, 5
 MLP = (12, 8)

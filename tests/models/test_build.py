@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from tests.models.conftest import SETTINGS
 from torch.export import Dim
 
 from headway.core import Dense, Schema, Scope, Sequence, Sparse, Table, Task, UsageError
@@ -17,6 +19,7 @@ from headway.models import (
     DinSettings,
     DlrmSettings,
     ModelSettings,
+    RankingModel,
     TrainSettings,
     WideDeepSettings,
     batch_features,
@@ -24,8 +27,6 @@ from headway.models import (
     predict,
 )
 
-# torch about its own GRU, whose list of weights it swaps while exporting
-GRU_IN_EXPORT = "ignore:The tensor attributes .*_flat_weights:UserWarning"
 MakeLog = Callable[[int, int], Dataset]
 
 
@@ -43,35 +44,35 @@ def dynamic_shapes(schema: Schema) -> dict[str, Any]:
     return shapes
 
 
-@pytest.mark.filterwarnings(GRU_IN_EXPORT)
+@pytest.fixture(scope="module", params=sorted(SETTINGS))
+def exported(
+    request: pytest.FixtureRequest, schema: Schema, click_log: MakeLog
+) -> tuple[RankingModel, torch.export.ExportedProgram]:
+    model = build_model(SETTINGS[request.param], schema).eval()
+    few = batch_features(click_log(3, 1), slice(None))
+    with warnings.catch_warnings():
+        # torch about its own GRU, whose list of weights it swaps while exporting
+        warnings.filterwarnings("ignore", "The tensor attributes .*_flat_weights", UserWarning)
+        shapes = (dynamic_shapes(schema),)
+        return model, torch.export.export(model, (few,), dynamic_shapes=shapes)
+
+
 def test_every_model_exports_with_symbolic_rows(
-    settings: ModelSettings, schema: Schema, click_log: MakeLog
+    exported: tuple[RankingModel, torch.export.ExportedProgram], click_log: MakeLog
 ) -> None:
-    model = build_model(settings, schema).eval()
-    few, many = click_log(3, 1), click_log(11, 2)
-    exported = torch.export.export(
-        model,
-        (batch_features(few, slice(None)),),
-        dynamic_shapes=(dynamic_shapes(schema),),
-    )
-    for dataset in (few, many):
+    model, program = exported
+    for dataset in (click_log(3, 1), click_log(11, 2)):
         features = batch_features(dataset, slice(None))
         with torch.no_grad():
-            torch.testing.assert_close(exported.module()(features), model(features))
+            torch.testing.assert_close(program.module()(features), model(features))
 
 
-@pytest.mark.filterwarnings(GRU_IN_EXPORT)
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # torch about itself
 def test_export_looks_tables_up_straight_from_inputs(
-    settings: ModelSettings, schema: Schema, click_log: MakeLog
+    exported: tuple[RankingModel, torch.export.ExportedProgram], schema: Schema
 ) -> None:
-    model = build_model(settings, schema).eval()
-    exported = torch.export.export(
-        model,
-        (batch_features(click_log(3, 1), slice(None)),),
-        dynamic_shapes=(dynamic_shapes(schema),),
-    ).run_decompositions({})
-    lookups = [node for node in exported.graph.nodes if "embedding" in str(node.target)]
+    graph = exported[1].run_decompositions({}).graph
+    lookups = [node for node in graph.nodes if "embedding" in str(node.target)]
     assert len(lookups) >= len(schema.id_features())
     for node in lookups:
         sources = [a for a in node.args if isinstance(a, torch.fx.Node)]

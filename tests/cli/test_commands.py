@@ -9,6 +9,7 @@ import pytest
 
 from headway import __version__
 from headway.cli import main
+from headway.cli.terminal import Terminal
 
 COMMANDS = [
     "demo",
@@ -88,3 +89,21 @@ def test_a_config_that_names_an_unknown_key_is_refused(
     code, _, err = run(capsys, "train", str(config))
     assert code == 2
     assert str(config) in err
+
+
+@pytest.mark.parametrize("command", ["inspect", "validate"])
+def test_a_checkpoint_is_told_from_a_bundle(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "model.json").write_text("{}")
+    code, _, err = run(capsys, command, str(tmp_path))
+    assert code == 2
+    assert f"headway optimize CONFIG --checkpoint {tmp_path}" in err
+
+
+def test_tables_are_not_cut_where_nobody_looks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    Terminal().table("t", ("a", "b"), [("x" * 60, "y" * 60)])
+    assert f"{'x' * 60}   {'y' * 60}" in capsys.readouterr().out

@@ -77,7 +77,7 @@ class TestDemo:
     ) -> None:
         out, _ = demo
         shown = headway("inspect", str(out / "bundle")).stdout
-        for word in ("history", "bag", "int8", "guard", "pass"):
+        for word in ("history", "bag", "int8", "guard", "pass", "raw fields", "curl -s http"):
             assert word in shown
         manifest = json.loads(headway("inspect", str(out / "bundle"), "--json").stdout)
         assert manifest["guard"]["verdict"] == "pass"

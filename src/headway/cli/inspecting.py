@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from headway import __version__
 from headway.bundle import Bundle, GuardEntry, read_bundle
 from headway.cli.pages.tables import figure_of, interval_of
 from headway.cli.terminal import Terminal, size
-from headway.core import Dense, MonotonicClock, Scope, to_ms, to_seconds
+from headway.core import Dense, MonotonicClock, Scope, UsageError, to_ms, to_seconds
+from headway.data import Transforms, example_record
 from headway.engine import MachineFacts, load_model, machine_facts
 
 _EXTRAS = {
@@ -48,7 +50,13 @@ class Doctor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def inspect(path: Path, terminal: Terminal) -> None:
-    """Print what stands in a bundle, after checking every byte of it."""
+    """Print what stands in a bundle, after checking every byte of it.
+
+    Raises:
+        UsageError: if it is a checkpoint.
+        BundleError: naming what is off.
+    """
+    _refuse_checkpoint(path)
     bundle = read_bundle(path)
     manifest = bundle.manifest
     scope = {s: ", ".join(f.name for f in manifest.schema.of_scope(s)) or "none" for s in Scope}
@@ -87,6 +95,7 @@ def inspect(path: Path, terminal: Terminal) -> None:
             for f in manifest.schema.features
         ],
     )
+    _show_request(bundle, terminal)
     if manifest.choices:
         terminal.table(
             "compositions tried",
@@ -110,8 +119,10 @@ def validate(path: Path, terminal: Terminal) -> None:
     """Check every hash, build the engines and replay the golden rows.
 
     Raises:
+        UsageError: if it is a checkpoint.
         BundleError: naming what is off.
     """
+    _refuse_checkpoint(path)
     clock = MonotonicClock()
     start = clock.now()
     loaded = load_model(path)
@@ -162,6 +173,33 @@ def doctor(terminal: Terminal) -> None:
             packages=packages,
         )
     )
+
+
+def _refuse_checkpoint(path: Path) -> None:
+    if (path / "model.json").exists() and not (path / "manifest.json").exists():
+        raise UsageError(
+            f"{path} is a checkpoint, not a bundle; make one of it with: "
+            f"headway optimize CONFIG --checkpoint {path}"
+        )
+
+
+def _show_request(bundle: Bundle, terminal: Terminal) -> None:
+    """Print the raw fields that clients send, and a call that can be pasted."""
+    if bundle.transforms_json is None:
+        return
+    manifest = bundle.manifest
+    transforms = Transforms.from_json(bundle.transforms_json)
+    query, candidate = (example_record(transforms, manifest.schema, s) for s in Scope)
+    rows = [
+        (field, where, msgspec.json.encode(value).decode())
+        for where, record in (("query", query), ("each candidate", candidate))
+        for field, value in record.items()
+    ]
+    terminal.table("raw fields", ("name", "in", "for example"), rows)
+    body = msgspec.json.encode({"query": query, "candidates": [{"id": "a", **candidate}]}).decode()
+    url = f"http://127.0.0.1:8000/v1/rank/{manifest.name}"
+    terminal.result(f"rank a candidate, once headway serve {bundle.path} runs:")
+    terminal.result(f"curl -s {url} -d {shlex.quote(body)}\n")
 
 
 def _version(package: str) -> str | None:

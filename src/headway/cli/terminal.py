@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ from rich.text import Text
 
 _FIGURE = re.compile(r"^([-+]?[\d.,]+(e[-+]\d+)?( ?(ms|us|s|x|%|B|kB|MB|GB|k|M|G|T|numbers))?)?$")
 
+_WIDE = 240
+
 
 class Terminal:
     """Writes results to standard output and everything said on the way to standard error.
@@ -36,7 +39,9 @@ class Terminal:
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
-        self._out = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        # Where nobody looks there is no edge that a table would have to be cut at.
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
+        self._out = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
         self._err = Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:

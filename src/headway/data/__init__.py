@@ -12,6 +12,7 @@ from headway.data.encoders import (
     Vocabulary,
     VocabularySettings,
 )
+from headway.data.example import example_record
 from headway.data.histories import earlier_rows
 from headway.data.prepare import Prepared, fingerprint, load_data, prepare
 from headway.data.readers import RawTable, read_raw
@@ -79,6 +80,7 @@ __all__ = [
     "Vocabulary",
     "VocabularySettings",
     "earlier_rows",
+    "example_record",
     "fingerprint",
     "generate",
     "load_data",

@@ -46,7 +46,7 @@ def test_a_schema_is_read(tmp_path: Path) -> None:
         ("train: {batchsize: 3}", "unknown key 'batchsize' at train; did you mean 'batch_size'?"),
         ("train: {zzz: 3}", "valid keys: batch_size"),
         ("named: {a: {batch_size: 1}, b: {batch_sizes: 3}}", "did you mean 'batch_size'?"),
-        ("train: {batch_size: many}", "Expected `int`, got `str` - at `train.batch_size`"),
+        ("train: {batch_size: many}", "Expected `int`, got `str` - at `train.batch_size`: 'many'"),
         ("train: {batch_size: 1, batch_size: 2}", "the key 'batch_size' stands twice"),
         ("train: &a {}\nnamed: {b: *a}", r"aliases \(\*name\) are not read"),
         ("train: [", "is not YAML that can be read"),

@@ -128,3 +128,9 @@ def test_raw_features_go_through_the_models_transforms(serve: Serve) -> None:
     assert got["scores"] == pytest.approx(scores(50, 5), abs=1e-6)
     bad = client.post(RANK, {"query": {"years": 50}, "candidates": [{"fruit": "stone"}]})
     assert (bad.status, bad.error) == (400, "feature 'fruit': unknown 'stone'")
+
+
+def test_a_misspelt_key_is_answered_with_those_there_are(client: Client) -> None:
+    answer = client.post(RANK, {"query": QUERY, "candidates": [candidate(5)], "topk": 3})
+    assert answer.status == 400
+    assert "unknown field `topk`; its fields are query, candidates, id, top_k" in answer.error

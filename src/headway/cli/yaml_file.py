@@ -13,6 +13,7 @@ import yaml
 from headway.core import ConfigError
 
 _MAX_BYTES = 1 << 20
+_SHOWN = 60
 _UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`(?: - at `(?P<path>[^`]*)`)?")
 _STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+|\.\.\.)\]")
 
@@ -76,13 +77,27 @@ def convert(content: object, kind: type[T], source: str) -> T:
 def _explain(message: str, content: object, kind: type) -> str:
     match = _UNKNOWN.search(message)
     if match is None:
-        return message.replace("`$.", "`").replace(" - at `$`", "")
+        return message.replace("`$.", "`").replace(" - at `$`", "") + _given(message, content)
     key, path = match["key"], match["path"] or "$"
     place = path.removeprefix("$").lstrip(".") or "the top level"
     valid = _keys_at(msgspec.inspect.type_info(kind), content, _STEP.findall(path), key)
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(valid))}"
     return f"unknown key {key!r} at {place}; {hint}"
+
+
+def _given(message: str, content: Any) -> str:
+    """Return what stands at the place that the message names, where it names one exactly."""
+    place = re.search(r" - at `\$(?P<path>[^`]+)`", message)
+    for name, index in _STEP.findall(place["path"]) if place else ():
+        if isinstance(content, dict) and name in content:
+            content = content[name]
+        elif isinstance(content, list) and index.isdigit():
+            content = content[int(index)]
+        else:
+            return ""
+    plain = content is None or isinstance(content, str | int | float)
+    return f": {str(content)[:_SHOWN]!r}" if plain and place else ""
 
 
 def _keys_at(info: Any, content: Any, steps: list[tuple[str, str]], key: str) -> list[str]:

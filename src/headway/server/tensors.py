@@ -21,7 +21,7 @@ _KNOWN_BYTES = 1 << 20
 _KNOWN_EXTRA = 512
 """Of ``inputs`` that are remembered, and what each counts beside; takes some megabytes in all."""
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -266,7 +266,12 @@ def parse(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.MsgspecError as error:
-        raise QueryError(f"malformed request: {error}") from error
+        hint = ""
+        # Without a place, the unknown field is one of the request's own.
+        if "unknown field" in str(error) and " - at " not in str(error):
+            fields = ", ".join(f.encode_name for f in msgspec.structs.fields(decoder.type))
+            hint = f"; its fields are {fields}"
+        raise QueryError(f"malformed request: {error}{hint}") from error
     except UnicodeDecodeError as error:
         raise QueryError("malformed request: the JSON is not UTF-8") from error
     except RecursionError as error:

@@ -10,7 +10,7 @@ from torch import SymInt, Tensor, fx, nn
 
 from headway.core import Scope
 from headway.graph.forms import Sizes
-from headway.graph.nodes import aten, emit
+from headway.graph.nodes import aten, emit, frozen
 
 ROW_TO_QUERY = "row_to_query"
 HIDDEN = "hidden of "
@@ -61,7 +61,7 @@ class TowerBuilder:
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Return an operation's result, the same node for the same operation."""
-        key = (target, _frozen(args), _frozen(kwargs))
+        key = (target, frozen(args), frozen(kwargs))
         if key not in self._calls:
             made = emit(self.graph, target, *args, **kwargs)
             made.meta |= self._origin
@@ -145,15 +145,6 @@ def drop_unused(graph: fx.Graph) -> None:
     for node in graph.find_nodes(op="placeholder"):
         if not node.users:
             graph.erase_node(node)
-
-
-def _frozen(tree: object) -> Hashable:
-    if isinstance(tree, dict):
-        return tuple((key, _frozen(value)) for key, value in tree.items())
-    if isinstance(tree, list | tuple):
-        return tuple(_frozen(item) for item in tree)
-    # 1 and 1.0 and True are equal, yet not the same argument.
-    return (type(tree), tree)
 
 
 def _count(node: fx.Node) -> int:

@@ -29,8 +29,10 @@ from headway.core import (
     model_inputs,
     take_rows,
 )
+from headway.graph.functional import plain
 from headway.graph.golden import example_columns
 from headway.graph.nodes import CASTS, NOISE, RESHAPES, where
+from headway.graph.recurrent import whole_recurrences
 from headway.graph.simplify import simplify
 
 EXACT_IN_FLOAT32 = 2**24
@@ -216,7 +218,10 @@ def _export(flat: _Flat, tensors: list[Tensor], parts: list[Part]) -> ExportedPr
         else:
             dims.append({0: rows + 1 if part.kind is PartKind.OFFSETS else rows})
     try:
-        program = export(flat, tuple(tensors), dynamic_shapes=(tuple(dims),))
+        with whole_recurrences(flat.model):
+            program = export(flat, tuple(tensors), dynamic_shapes=(tuple(dims),))
+        if plain(program.graph):
+            return program
         # Makes it functional: in-place operations are gone, linear and embedding stay whole.
         return cast("ExportedProgram", program.run_decompositions({}))
     except Exception as error:

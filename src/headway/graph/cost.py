@@ -8,6 +8,7 @@ from typing import Any
 from torch import SymInt, Tensor, fx
 
 from headway.graph.nodes import NOISE, RESHAPES, aten
+from headway.graph.recurrent import GRU
 
 ELEMENT = 4
 """What reading and writing an element costs in multiply-adds of a product of matrices."""
@@ -50,7 +51,14 @@ _PRODUCTS = {
     aten.addmm.default: 1,
     aten.baddbmm.default: 1,
 }
-_GATES = {aten.gru.input: 3, aten.lstm.input: 4, aten.rnn_tanh.input: 1, aten.rnn_relu.input: 1}
+_GATES = {
+    GRU: 1,
+    aten.gru.input: 2,
+    aten.lstm.input: 2,
+    aten.rnn_tanh.input: 2,
+    aten.rnn_relu.input: 2,
+}
+"""Recurrent layers to the place of their weights among the arguments."""
 
 
 def multiply_adds(node: fx.Node, rows: int) -> int:
@@ -107,7 +115,7 @@ def shape_of(value: object) -> tuple[int | str, ...]:
 def _recurrent(node: fx.Node, rows: int) -> int:
     """Every weight is used once per row and step."""
     source = _shapes(_argument(node, 0), rows)[0]
-    weights = [_shapes(w, rows)[0] for w in _argument(node, 2)]
+    weights = [_shapes(w, rows)[0] for w in _argument(node, _GATES[node.target])]
     return prod(source[:2]) * sum(prod(shape) for shape in weights if len(shape) == 2)
 
 

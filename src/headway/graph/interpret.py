@@ -136,7 +136,9 @@ class Interpreter:
     def _operand(self, argument: object) -> Any:
         if isinstance(argument, list | tuple):
             return [self._operand(a) for a in argument]
-        return self.towers.forms[argument] if isinstance(argument, fx.Node) else argument
+        if not isinstance(argument, fx.Node):
+            return argument
+        return self.towers.settled(self.towers.forms[argument])
 
     def _emit(self, node: fx.Node, scope: Scope, forms: list[Form]) -> Form:
         """Append the operation to the tower of its scope, its operands carried out."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Hashable
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx
@@ -45,9 +47,34 @@ def emit(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     mode = next((v.fake_mode for v in _leaves(fakes) if hasattr(v, "fake_mode")), None)
     if mode is None:
         raise CaptureError(f"{target} has no tensor to work on; this is a bug of Headway")
-    with mode, torch.no_grad():
-        node.meta["val"] = target(*fakes[0], **fakes[1])
+    known = _SHAPES.setdefault(mode, {})
+    key = (target, frozen(fakes, _layout))
+    if key not in known:
+        with mode, torch.no_grad():
+            known[key] = target(*fakes[0], **fakes[1])
+    node.meta["val"] = known[key]
     return node
+
+
+_SHAPES: WeakKeyDictionary[Any, dict[Hashable, Any]] = WeakKeyDictionary()
+"""Results by operation and arguments: an unrolled recurrence asks for the same over and over."""
+
+
+def frozen(tree: object, leaf: Callable[[object], Hashable] = lambda value: value) -> Hashable:
+    """Return nested arguments as a key, each leaf as ``leaf`` of it and its type."""
+    if isinstance(tree, dict):
+        return tuple((key, frozen(value, leaf)) for key, value in tree.items())
+    if isinstance(tree, list | tuple):
+        return tuple(frozen(item, leaf) for item in tree)
+    # 1 and 1.0 and True are equal, yet not the same argument.
+    return (type(tree), leaf(tree))
+
+
+def _layout(value: object) -> Hashable:
+    """Return what the shape of a result depends on; a number of rows by its symbol."""
+    if isinstance(value, Tensor):
+        return (tuple(map(str, value.shape)), tuple(map(str, value.stride())), value.dtype)
+    return str(value) if isinstance(value, torch.SymInt) else value
 
 
 def constant(module: fx.GraphModule, value: Tensor, like: fx.Node) -> fx.Node:

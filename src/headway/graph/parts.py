@@ -81,6 +81,9 @@ def _pure_scope(part: Terms) -> Scope | None:
 def _cut(towers: Towers, form: Terms, axis: int, start: int, stop: int) -> Terms:
     if (start, stop) == (0, form.sizes[axis - 1]):
         return form
+    if any(_as_large(p, form.sizes) for p in form.products):
+        # Nothing gains by waiting, and once for all pieces is less than once for each.
+        form = towers.whole(form)
     sizes = (*form.sizes[: axis - 1], stop - start, *form.sizes[axis:])
 
     def change(tower: TowerBuilder, node: fx.Node) -> fx.Node:
@@ -90,6 +93,11 @@ def _cut(towers: Towers, form: Terms, axis: int, start: int, stop: int) -> Terms
         return tower.call(aten.slice.Tensor, node, axis, start, stop)
 
     return each_node(towers, form, sizes, change)
+
+
+def _as_large(product: Product, sizes: Sizes) -> bool:
+    """Tell whether both sides of a product have the size of the value."""
+    return all(tuple(n.meta["val"].shape[1:]) == sizes for n in product)
 
 
 def alike(towers: Towers, form: PerTower) -> Terms | None:

@@ -209,12 +209,23 @@ def _with_query(towers: Towers, left: Terms, right: Terms, sizes: Sizes) -> Form
             towers.exact(left, Scope.CANDIDATE), towers.exact(right, Scope.QUERY)
         )
         return Terms(sizes, candidate=made)
+    if sizes[1] == 1:
+        return Terms(sizes, candidate=_history_times_vector(towers, left, right))
     turned = [
         towers.of(scope).call(aten.permute.default, towers.exact(form, scope), [0, 2, 1])
         for form, scope in ((right, Scope.CANDIDATE), (left, Scope.QUERY))
     ]
     made = towers.times_query(*turned)
     return Terms(sizes, candidate=towers.candidate.call(aten.permute.default, made, [0, 2, 1]))
+
+
+def _history_times_vector(towers: Towers, history: Terms, vector: Terms) -> fx.Node:
+    """Return ``[L, d] x [d, 1]`` of each candidate as one product of all with the history."""
+    length, dim = history.sizes
+    flat = towers.candidate.reshape(towers.exact(vector, Scope.CANDIDATE), (dim,))
+    node = towers.exact(history, Scope.QUERY)
+    turned = towers.query.call(aten.permute.default, node, [0, 2, 1])
+    return towers.candidate.reshape(towers.times_query(flat, turned), (length, 1))
 
 
 def _is_gram(node: fx.Node, left: Operand) -> bool:

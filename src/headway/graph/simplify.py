@@ -28,6 +28,7 @@ from headway.graph.nodes import (
 )
 from headway.graph.unfold import unfold_rows
 from headway.graph.unpack import unpack
+from headway.graph.zeros import drop_zeros
 
 
 def simplify(module: fx.GraphModule) -> None:
@@ -52,6 +53,7 @@ def simplify(module: fx.GraphModule) -> None:
             node.replace_all_uses_with(better)
             module.graph.erase_node(node)
     unfold_rows(module)
+    drop_zeros(module)
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
@@ -114,7 +116,19 @@ def _join(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         return cast("Sequence[fx.Node]", node.args[0])[0]
     dim = cast("int", node.args[1]) if len(node.args) > 1 else 0
     rank = len(node.meta["val"].shape)
+    node.args = (_of_one_type(node), dim)
     return _pick_columns(module, node) if rank == 2 and dim % rank == 1 else None
+
+
+def _of_one_type(node: fx.Node) -> list[fx.Node]:
+    """Return the parts of a concatenation, cast as it casts them: alone they are used as well."""
+    kind = node.meta["val"].dtype
+    return [
+        part
+        if part.meta["val"].dtype == kind
+        else emit(node.graph, aten._to_copy.default, part, dtype=kind)  # noqa: SLF001
+        for part in cast("Sequence[fx.Node]", node.args[0])
+    ]
 
 
 def _pick_columns(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:

@@ -113,6 +113,19 @@ class Towers:
             return Terms(form.sizes, query=node)
         return Terms(form.sizes, candidate=node)
 
+    def settled(self, form: Form) -> Form:
+        """Return a value's one node if it was carried out before and its parts save nothing.
+
+        They save nothing if the candidates' share is as large as the value: whatever follows has
+        as much to do for it, and would add the query's share again each time.
+        """
+        if not isinstance(form, Terms) or form.pure is not None or form.candidate is None:
+            return form
+        whole = self._made.get((Scope.CANDIDATE, False, form))
+        if whole is None or tuple(form.candidate.meta["val"].shape[1:]) != form.sizes:
+            return form
+        return Terms(form.sizes, candidate=whole)
+
     def cross(self, node: fx.Node) -> fx.Node:
         """Return a query-tower value for the candidates: gathered, or one row to broadcast."""
         if node not in self._crossed:

@@ -79,7 +79,7 @@ def test_the_bundle_keeps_the_account_of_what_was_hoisted(exact: CompileReport) 
 def test_reduced_precision_is_smaller_and_states_its_error(tmp_path: Path) -> None:
     model = Two()
     report = compile_model(model, SCHEMA, tmp_path / "small", "reduced")
-    assert report.composition == "tables int8, dense int8"
+    assert report.composition.startswith("tables int8, dense ")  # int8 where that is faster here
     assert report.size_bytes < report.original_bytes
     assert 0 < report.mean_error < report.max_error < 0.2
     details = read_bundle(report.bundle).manifest.provenance.details

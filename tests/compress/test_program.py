@@ -35,9 +35,11 @@ def feed_for(graph: bytes, rows: int) -> dict[str, NDArray[Any]]:
         if value.name == "row_to_query":
             feed[value.name] = np.sort(rng.integers(0, 2, rows))
             continue
-        width = value.type.tensor_type.shape.dim[1].dim_value
-        count = 2 if value.name.startswith("hidden.") else rows
-        feed[value.name] = rng.standard_normal((count, width), np.float32)
+        first, *dims = value.type.tensor_type.shape.dim
+        queries = first.dim_value or 2
+        count = queries if value.name.startswith("hidden.") else rows
+        shape = (count, *(dim.dim_value for dim in dims))
+        feed[value.name] = rng.standard_normal(shape, np.float32)
     return feed
 
 
@@ -125,19 +127,51 @@ def test_value_that_others_read_too_is_kept() -> None:
 @pytest.mark.parametrize(
     "node",
     [
-        helper.make_node("Softmax", ["embedded"], ["output"]),
+        helper.make_node("Erf", ["embedded"], ["output"]),
+        helper.make_node("Softmax", ["embedded"], ["output"], axis=0),
         helper.make_node("Mul", ["embedded", "two"], ["output"]),
-        helper.make_node("Mul", ["embedded", "column"], ["output"]),
+        helper.make_node("Add", ["embedded", "hidden.0"], ["output"]),
     ],
 )
 def test_tower_with_another_operation_stays_with_onnx(node: onnx.NodeProto) -> None:
-    pick = helper.make_node("Slice", ["embedded", "zero", "one", "one"], ["column"])
-    constants: dict[str, NDArray[Any]] = {
-        "two": np.array(2, np.float32),
-        "zero": np.zeros(1, np.int64),
-        "one": np.ones(1, np.int64),
-    }
-    assert to_program(model_of([pick, node], 20, constants, 20)) is None
+    constants = {"two": np.array(2, np.float32)}
+    assert to_program(model_of([node], 20, constants, 20)) is None
+
+
+@pytest.mark.parametrize("kind", ["Mul", "Add", "Sub"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_column_is_spread_over_all(kind: str, *, turned: bool) -> None:
+    sides = ["column", "soft"] if turned else ["soft", "column"]
+    nodes = [
+        helper.make_node("Softmax", ["embedded"], ["soft"]),
+        helper.make_node("Slice", ["embedded", "zero", "one", "one"], ["column"]),
+        helper.make_node(kind, sides, ["output"]),
+    ]
+    constants = {"zero": np.zeros(1, np.int64), "one": np.ones(1, np.int64)}
+    graph = model_of(nodes, 20, constants, 20)
+    program = to_program(graph)
+    assert program is not None
+    feed = feed_for(graph, 9)
+    (found,) = ProgramEngine(program).caller()(["output"], feed)
+    np.testing.assert_allclose(found, by_onnx(graph, feed)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("style", ["paper", "repo"])
+def test_both_towers_of_din_run_as_programs(style: Any) -> None:
+    made = zoo("din", style=style, max_rows=50)
+    lowered = lower(partition(capture(build_model(made.settings, made.schema), made.schema)))
+    assert lowered.query_tower is not None
+    for tower, rows in ((lowered.query_tower, 1), (lowered.candidate_tower, 33)):
+        program = to_program(tower.onnx)
+        assert program is not None
+        feed = feed_for(tower.onnx, rows)
+        engine = ProgramEngine(program)
+        outputs = list(tower.outputs)
+        found = engine.caller()(outputs, feed)
+        session = ort.InferenceSession(tower.onnx, providers=["CPUExecutionProvider"])
+        for array, wanted in zip(found, session.run(outputs, feed), strict=True):
+            assert array.shape == wanted.shape
+            np.testing.assert_allclose(array, wanted, atol=3e-5 * wanted.std(), rtol=3e-5)
 
 
 def test_narrow_program_rounds_as_the_narrow_graph_does() -> None:

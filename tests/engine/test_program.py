@@ -24,7 +24,7 @@ from headway.bundle import (
     Weave,
 )
 from headway.core import BundleError, Scope
-from headway.engine import Tower, products, tiles, whole_rows
+from headway.engine import Tower, product_tile, products, tiles, whole_rows
 from headway.engine.dense import open_tower
 from headway.engine.program import ProgramEngine
 
@@ -189,9 +189,11 @@ def test_portable_products_of_codes_equal_those_of_the_processor(
 
     @inner
     def once(numbers):  # type: ignore[no-untyped-def]
-        tiles.sum_tile(numbers)
+        product_tile.product_tile(numbers, np.float32(0), np.float32(0))
 
-    once((15, rows.ctypes.data, 64, 6, packed.ctypes.data, 256, 64, 16, found.ctypes.data))
+    once(
+        (15, rows.ctypes.data, 64, 6, packed.ctypes.data, 256, 64, 16, found.ctypes.data, *[0] * 11)
+    )
     np.testing.assert_array_equal(found, rows[:6].astype(np.int64) @ weights)
 
 
@@ -254,7 +256,7 @@ def test_tower_whose_program_takes_other_inputs_is_refused() -> None:
         embedded_width = 8
         per_query = False
 
-    tower = Tower(Layout(), narrow(8, 20).to_bytes(), "program")
+    tower = Tower(Layout(), narrow(8, 20).to_bytes(), "headway")
     with pytest.raises(BundleError, match=r"hidden\.0"):
         open_tower(Scope.CANDIDATE, tower)
 

@@ -5,7 +5,9 @@ from headway.bundle.manifest import (
     FORMAT_VERSION,
     Choice,
     DensePrecision,
+    EngineName,
     EngineTrial,
+    FewRows,
     FileEntry,
     GuardEntry,
     Lookup,
@@ -14,7 +16,6 @@ from headway.bundle.manifest import (
     TableEntry,
     TableFormat,
     TowerEntry,
-    TowerForm,
     Verdict,
 )
 from headway.bundle.program import (
@@ -32,7 +33,7 @@ from headway.bundle.program import (
 )
 from headway.bundle.read import Bundle, read_bundle
 from headway.bundle.records import pack_table, row_bytes, unpack_rows
-from headway.bundle.write import BundleParts, TablePart, TowerPart, write_bundle
+from headway.bundle.write import BundleParts, FewPart, TablePart, TowerPart, write_bundle
 
 __all__ = [
     "FORMAT_VERSION",
@@ -42,7 +43,10 @@ __all__ = [
     "Codes",
     "Concat",
     "DensePrecision",
+    "EngineName",
     "EngineTrial",
+    "FewPart",
+    "FewRows",
     "FileEntry",
     "Golden",
     "GuardEntry",
@@ -61,7 +65,6 @@ __all__ = [
     "TableFormat",
     "TablePart",
     "TowerEntry",
-    "TowerForm",
     "TowerPart",
     "Verdict",
     "Weave",

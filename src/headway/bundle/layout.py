@@ -57,8 +57,10 @@ def check_manifest(manifest: Manifest) -> None:
         check_path(path)
     if len(set(paths)) != len(paths):
         raise BundleError("the manifest lists a file twice; write the bundle again")
-    used = [table.path for table in manifest.tables] + [manifest.candidate_tower.path, GOLDEN]
-    used += [manifest.query_tower.path] if manifest.query_tower else []
+    used = [table.path for table in manifest.tables] + [GOLDEN]
+    for tower in (manifest.query_tower, manifest.candidate_tower):
+        used += [tower.path] if tower else []
+        used += [tower.few.path] if tower and tower.few else []
     used += [TRANSFORMS] if manifest.has_transforms else []
     rest = {p for p in paths if p == REPORT or p.startswith(f"{PROFILES}/")}
     if len(set(used)) != len(used) or set(used) != set(paths) - rest:
@@ -102,8 +104,9 @@ def _check_table(table: TableEntry, schema: Schema, size: int) -> None:
 
 
 def _check_tower(tower: TowerEntry, schema: Schema) -> None:
-    if not tower.path.startswith(f"{TOWERS}/"):
-        raise UsageError(f"a tower lies at {tower.path!r}")
+    for path in (tower.path, *([tower.few.path] if tower.few else [])):
+        if not path.startswith(f"{TOWERS}/"):
+            raise UsageError(f"a tower lies at {path!r}")
     for name in tower.inputs:
         if not _TOWER_INPUT.fullmatch(name):
             raise UsageError(f"tower {tower.path!r} has the unknown input {name!r}")

@@ -9,13 +9,13 @@ from msgspec import Meta
 
 from headway.core import Plan, Schema, UsageError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 TableFormat = Literal["f32", "bf16", "int8", "int4"]
-DensePrecision = Literal["f32", "int8", "int8-dynamic"]
-"""Of a tower's wide products: float32; int8 with fixed scales; int8 with scales per batch."""
-TowerForm = Literal["onnx", "program"]
-"""A tower as an ONNX graph, or as a program of Headway's own dense engine."""
+DensePrecision = Literal["f32", "bf16", "int8", "int8-dynamic"]
+"""Of a tower's wide products: float32; bfloat16; int8 with fixed scales, or with scales per batch."""
+EngineName = Literal["onnxruntime", "openvino", "headway"]
+"""What runs a tower: the first two take ONNX graphs, Headway's own takes programs."""
 Verdict = Literal["pass", "fail", "not proven"]
 ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 """What the server calls a model; safe in a URL and as a folder name."""
@@ -55,6 +55,14 @@ class Lookup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     width: int
 
 
+class FewRows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another form of a tower, which runs while there are at most ``rows`` rows."""
+
+    path: str
+    engine: EngineName
+    rows: Annotated[int, Meta(ge=1)]
+
+
 class TowerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A dense graph. Rows are queries for the query tower, candidates for the other.
 
@@ -72,7 +80,8 @@ class TowerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     path: str
-    form: TowerForm = "onnx"
+    engine: EngineName = "onnxruntime"
+    few: FewRows | None = None
     precision: DensePrecision
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -129,13 +138,25 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class EngineTrial(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A form of a tower that was timed, median microseconds by rows in one run of it."""
+    """An engine that could have run a tower.
+
+    Attributes:
+        tower: which.
+        precision: of its products.
+        engine: what ran it.
+        latency_us: median microseconds by rows in one run of it.
+        error: largest difference of an output from ONNX Runtime's, as a share of their spread.
+        chosen: whether it runs the tower now.
+        reason: why, or why not.
+    """
 
     tower: Literal["query", "candidate"]
     precision: DensePrecision
-    form: TowerForm
+    engine: EngineName
     latency_us: dict[str, float]
+    error: float
     chosen: bool
+    reason: str
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -15,7 +14,14 @@ from numpy.typing import NDArray
 
 from headway.bundle import layout
 from headway.bundle.golden import REWRITE, Golden, decode_golden
-from headway.bundle.manifest import FORMAT_VERSION, FileEntry, Manifest, TableEntry
+from headway.bundle.manifest import (
+    FORMAT_VERSION,
+    FewRows,
+    FileEntry,
+    Manifest,
+    TableEntry,
+    TowerEntry,
+)
 from headway.core import BundleError, UsageError
 
 _BLOCK = 16 << 20
@@ -68,15 +74,9 @@ class Bundle:
                 return entry
         raise UsageError(f"no table {name!r}; the bundle has {sorted(self._tables)}")
 
-    def tower_bytes(self, tower: Literal["query", "candidate"]) -> bytes:
-        """Return a tower in its form, the very bytes whose hash was checked.
-
-        Raises:
-            UsageError: if the model has no query tower and it is asked for.
-        """
-        if tower not in self._towers:
-            raise UsageError(f"this bundle has no {tower} tower")
-        return self._towers[tower]
+    def tower_bytes(self, tower: TowerEntry | FewRows) -> bytes:
+        """Return a tower of the manifest, the very bytes whose hash was checked."""
+        return self._towers[tower.path]
 
 
 def read_bundle(path: str | Path) -> Bundle:
@@ -138,9 +138,6 @@ def _read(root: Path) -> Bundle:
         for name, entry in entries.items()
         if not name.startswith(f"{layout.TABLES}/")
     }
-    towers = {"candidate": small[manifest.candidate_tower.path]}
-    if manifest.query_tower is not None:
-        towers["query"] = small[manifest.query_tower.path]
     return Bundle(
         path=root,
         manifest=manifest,
@@ -153,7 +150,7 @@ def _read(root: Path) -> Bundle:
         },
         total_bytes=sum(e.size for e in manifest.files) + manifest_size,
         _tables=tables,
-        _towers=towers,
+        _towers={n: data for n, data in small.items() if n.startswith(f"{layout.TOWERS}/")},
     )
 
 

@@ -20,7 +20,9 @@ from headway.bundle.manifest import (
     FORMAT_VERSION,
     Choice,
     DensePrecision,
+    EngineName,
     EngineTrial,
+    FewRows,
     FileEntry,
     GuardEntry,
     Lookup,
@@ -30,13 +32,16 @@ from headway.bundle.manifest import (
     TableEntry,
     TableFormat,
     TowerEntry,
-    TowerForm,
 )
 from headway.bundle.read import Bundle, is_bundle, read_bundle
 from headway.core import BundleError, Plan, Schema, Table, UsageError
 
 _BLOCK = 16 << 20
-_SUFFIXES: dict[TowerForm, str] = {"onnx": "onnx", "program": "safetensors"}
+_SUFFIXES: dict[EngineName, str] = {
+    "onnxruntime": "onnx",
+    "openvino": "onnx",
+    "headway": "safetensors",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +53,17 @@ class TablePart:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class FewPart:
+    """A dense graph that runs while there are at most ``rows`` rows."""
+
+    content: bytes
+    engine: EngineName
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TowerPart:
-    """A dense graph in one of its forms, with the inputs that ``TowerEntry`` describes."""
+    """A dense graph for an engine, with the inputs that ``TowerEntry`` describes."""
 
     content: bytes
     precision: DensePrecision
@@ -58,7 +72,8 @@ class TowerPart:
     lookups: tuple[Lookup, ...] = ()
     embedded_width: int = 0
     per_query: bool = False
-    form: TowerForm = "onnx"
+    engine: EngineName = "onnxruntime"
+    few: FewPart | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -246,11 +261,18 @@ def _write_table(work: Path, table: Table, part: TablePart, files: list[FileEntr
 
 
 def _write_tower(work: Path, name: str, part: TowerPart, files: list[FileEntry]) -> TowerEntry:
-    entry = _write_file(work, f"{layout.TOWERS}/{name}.{_SUFFIXES[part.form]}", part.content)
+    place = f"{layout.TOWERS}/{name}"
+    entry = _write_file(work, f"{place}.{_SUFFIXES[part.engine]}", part.content)
     files.append(entry)
+    few = None
+    if part.few is not None:
+        own = _write_file(work, f"{place}-few.{_SUFFIXES[part.few.engine]}", part.few.content)
+        files.append(own)
+        few = FewRows(path=own.path, engine=part.few.engine, rows=part.few.rows)
     return TowerEntry(
         path=entry.path,
-        form=part.form,
+        engine=part.engine,
+        few=few,
         precision=part.precision,
         inputs=part.inputs,
         outputs=part.outputs,

@@ -46,7 +46,9 @@ class _Watch:
         self._session = ort.InferenceSession(
             with_outputs(graph, names), options, providers=["CPUExecutionProvider"]
         )
-        made = {output.name for output in self._session.get_outputs()}
+        self.inputs = {value.name: tuple(value.shape[1:]) for value in self._session.get_inputs()}
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
+        made = set(self.outputs)
         self._names = {name: name if name in made else f"seen.{name}" for name in names}
         self._kept: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
         self._rng = np.random.default_rng(0)

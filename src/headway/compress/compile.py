@@ -33,9 +33,8 @@ COMPILE_STAGES = (
 )
 _BATCH_CANDIDATES = 512
 _EQUALITY_LIMIT = 5e-5
-_CALIBRATION_SIZES = (17,) * 192 + (
-    64,
-) * 64  # many users; the shorter with bags to their full length
+# Many users; the shorter with bags to their full length.
+_CALIBRATION_SIZES = (17,) * 192 + (64,) * 64
 _JUDGING_SIZES = (17,) * 96 + (64,) * 32
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 _SETTINGS: dict[Precision, OptimizeSettings] = {
@@ -83,11 +82,11 @@ def compile_model(
 ) -> CompileReport:
     """Write a bundle that scores as the model does, with what is per query computed once.
 
-    No data is needed: golden rows are generated from the schema. Nothing is measured and no
-    guard judges; where rows with labels are at hand, ``optimize_model`` chooses better.
-    ``reduced`` makes tables int8 by rows and wide products int8, with ranges taken from generated
-    rows; where that changes outputs by more than 0.1 of their spread (root mean square), the
-    tables alone, or nothing. The change against f32 is reported, and stands in the manifest.
+    No data is needed: golden rows are generated from the schema. Engines are timed, but no guard
+    judges; where rows with labels are at hand, ``optimize_model`` chooses better. ``reduced``
+    makes tables int8 by rows and wide products int8, with ranges taken from generated rows; where
+    int8 products are not faster here, or outputs change by more than 0.1 of their spread (root
+    mean square), the tables alone, or nothing. The change against f32 is reported, and stands in the manifest.
 
     Args:
         model: ``forward(features)`` as made by ``core.model_inputs``, giving raw outputs float32
@@ -174,15 +173,16 @@ def _compose(
 ) -> tuple[Composition, Composition, tuple[float, float]]:
     """Return f32 throughout, what is taken, and its largest and mean change against f32.
 
-    Taken is the smallest composition whose outputs change little enough on rows that did not
-    calibrate it; f32 is among them and changes nothing.
+    Taken is the smallest composition whose towers are no slower than in f32 and whose outputs
+    change little enough on rows that did not calibrate it; f32 changes nothing.
     """
     rows = _unlabelled(golden_queries(schema, rng, _CALIBRATION_SIZES), schema)
     settings = _SETTINGS[precision]
     exact, *narrower = build_compositions(lowered, schema, settings, rows)
     judging = golden_queries(schema, rng, _JUDGING_SIZES)
     tasks = len(schema.tasks)
-    for tried in sorted(narrower, key=lambda c: (c.size_bytes, c.dense == "f32")):
+    worth = [c for c in narrower if c.dense == "f32" or c.dense_us < exact.dense_us]
+    for tried in sorted(worth, key=lambda c: (c.size_bytes, c.dense == "f32")):
         change = change_on(tried.model.runner(), exact.model.runner(), judging, tasks)
         if change[1] <= settings.error_limit:
             return exact, tried, change

@@ -25,6 +25,7 @@ class Composition:
         model: built, as a server would build it.
         table_parts: what goes into a bundle, likewise the towers.
         engines: what could have run each tower, and how long it took.
+        dense_us: time of the candidate tower alone, as a mean over row counts.
     """
 
     tables: TableFormat
@@ -34,6 +35,7 @@ class Composition:
     query_tower: TowerPart | None
     candidate_tower: TowerPart
     engines: tuple[EngineTrial, ...]
+    dense_us: float
 
     @property
     def name(self) -> str:
@@ -89,6 +91,7 @@ def build_compositions(
             query_tower=both.query,
             candidate_tower=both.candidate,
             engines=both.engines,
+            dense_us=both.cost_us,
         )
         for table_format in parts
         for precision, both in towers.items()

@@ -1,11 +1,12 @@
-"""A model's dense towers in each precision, each in the form that runs fastest here."""
+"""A model's dense towers in each precision, each run by what runs it fastest here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import exp, log
 
-from headway.bundle import DensePrecision, EngineTrial, Program, TowerPart
+from headway.bundle import DensePrecision, EngineName, EngineTrial, FewPart, TowerPart
 from headway.compress.calibrate import calibrate
 from headway.compress.program import quantize_program, to_program
 from headway.compress.quantize import (
@@ -16,11 +17,24 @@ from headway.compress.quantize import (
 )
 from headway.core import Clock, MonotonicClock, Schema, Scope
 from headway.data import Dataset
-from headway.engine import CompiledModel, TableRecords, Tower, compare_dense
+from headway.engine import (
+    HAS_OPENVINO,
+    CompiledModel,
+    DenseTrial,
+    TableRecords,
+    Tower,
+    multiplies_bf16,
+    try_dense,
+)
 from headway.graph import Lowered, TowerGraph
 
-_ROWS = {Scope.QUERY: (1,), Scope.CANDIDATE: (256, 64)}
-"""Row counts at which the forms of a tower are compared."""
+_ROWS = {Scope.QUERY: (1,), Scope.CANDIDATE: (1, 16, 64, 256)}
+"""Row counts at which engines are compared."""
+_MOST_ERROR = {"f32": 5e-5, "bf16": 0.2, "int8": 0.2, "int8-dynamic": 0.2}
+"""Largest difference between engines, as a share of an output's spread. Where values are rounded,
+a sum on the edge of a code may fall on either side."""
+_GAIN = 1.1
+"""How much faster another engine must be with few rows to be kept beside the first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,12 +44,23 @@ class Towers:
     Attributes:
         query: None if nothing depends on the query alone.
         candidate: gives the outputs.
-        engines: the forms that were tried of both, and how long they took.
+        engines: what was tried for both, and how long it took.
     """
 
     query: TowerPart | None
     candidate: TowerPart
     engines: tuple[EngineTrial, ...]
+
+    @property
+    def cost_us(self) -> float:
+        """Geometric mean of the candidate tower's time over row counts."""
+        times = [
+            us
+            for trial in self.engines
+            if trial.chosen and trial.tower == "candidate"
+            for us in trial.latency_us.values()
+        ]
+        return exp(sum(map(log, times)) / len(times)) if times else 0.0
 
 
 def build_towers(
@@ -48,7 +73,8 @@ def build_towers(
 ) -> dict[DensePrecision, Towers]:
     """Return the towers in f32 and the precisions asked for.
 
-    Narrow ones are left out where no product of the model is wide enough to gain by them.
+    Left out are int8 ones where no product of the model is wide enough to gain by them, and
+    bfloat16 ones where the processor does not multiply it.
 
     Args:
         lowered: the model without torch.
@@ -56,32 +82,37 @@ def build_towers(
         tables: float32 tables, to score the calibrating rows with.
         precisions: which to make.
         calibration: rows that activations take their ranges from.
-        clock: what the forms of a tower are compared with; the machine's by default.
+        clock: what engines are compared with; the machine's by default.
     """
     graphs = {Scope.CANDIDATE: lowered.candidate_tower}
     if lowered.query_tower is not None:
         graphs[Scope.QUERY] = lowered.query_tower
     clock = clock or MonotonicClock()
     built: dict[DensePrecision, Towers] = {"f32": _chosen(graphs, "f32", None, clock)}
-    if not any(activations(graph.onnx) for graph in graphs.values()):
-        return built
-    if "int8" in precisions:
-        towers = {scope: Tower(graph, graph.onnx) for scope, graph in graphs.items()}
-        model = CompiledModel(schema, tables, towers.get(Scope.QUERY), towers[Scope.CANDIDATE])
-        ranges = calibrate(model, {s: g.onnx for s, g in graphs.items()}, calibration)
-        built["int8"] = _chosen(graphs, "int8", ranges, clock)
-    if "int8-dynamic" in precisions:
-        parts = {
-            scope: _part(graph, quantize_dense_dynamic(graph.onnx), "int8-dynamic")
-            for scope, graph in graphs.items()
-        }
-        built["int8-dynamic"] = Towers(parts.get(Scope.QUERY), parts[Scope.CANDIDATE], ())
+    if "bf16" in precisions and multiplies_bf16():
+        built["bf16"] = _chosen(graphs, "bf16", None, clock)
+    if any(activations(graph.onnx) for graph in graphs.values()):
+        if "int8" in precisions:
+            towers = {scope: Tower(graph, graph.onnx) for scope, graph in graphs.items()}
+            model = CompiledModel(schema, tables, towers.get(Scope.QUERY), towers[Scope.CANDIDATE])
+            ranges = calibrate(model, {s: g.onnx for s, g in graphs.items()}, calibration)
+            built["int8"] = _chosen(graphs, "int8", ranges, clock)
+        if "int8-dynamic" in precisions:
+            built["int8-dynamic"] = _chosen(graphs, "int8-dynamic", None, clock)
     return built
 
 
 def as_tower(part: TowerPart) -> Tower:
     """Return a part of a bundle as an engine takes it."""
-    return Tower(part, part.content, part.form)
+    few = part.few
+    return Tower(
+        part,
+        part.content,
+        part.engine,
+        part.precision,
+        None if few is None else Tower(part, few.content, few.engine, part.precision),
+        0 if few is None else few.rows,
+    )
 
 
 def _chosen(
@@ -90,43 +121,82 @@ def _chosen(
     ranges: Mapping[str, Mapping[str, Range]] | None,
     clock: Clock,
 ) -> Towers:
-    """Return the towers, each in its faster form."""
+    """Return the towers, each with its fastest engine."""
     parts: dict[Scope, TowerPart] = {}
     trials: list[EngineTrial] = []
     for scope, graph in graphs.items():
-        forms = _forms(graph, precision, None if ranges is None else ranges[scope])
-        found = compare_dense([as_tower(form) for form in forms], scope, _ROWS[scope], clock)
-        best = min(range(len(forms)), key=lambda i: sum(found[i].values()))
-        parts[scope] = forms[best]
-        trials += [
-            EngineTrial(
-                tower=scope.value,
-                precision=precision,
-                form=form.form,
-                latency_us={str(rows): round(us, 1) for rows, us in found[place].items()},
-                chosen=place == best,
-            )
-            for place, form in enumerate(forms)
-        ]
+        ways = _ways(graph, precision, None if ranges is None else ranges[scope])
+        found = try_dense([as_tower(way) for way in ways], scope, _ROWS[scope], clock)
+        parts[scope], told = _best(scope, ways, found)
+        trials += told
     return Towers(parts.get(Scope.QUERY), parts[Scope.CANDIDATE], tuple(trials))
 
 
-def _forms(
+def _best(
+    scope: Scope, ways: Sequence[TowerPart], found: Sequence[DenseTrial]
+) -> tuple[TowerPart, list[EngineTrial]]:
+    """Return the fastest way to run a tower, with another for few rows where that pays."""
+    limit = _MOST_ERROR[ways[0].precision]
+    right = [place for place, trial in enumerate(found) if trial.error <= limit]
+    best = min(right, key=lambda place: sum(map(log, found[place].latency_us.values())))
+    times = found[best].latency_us
+    part, few, rows = ways[best], best, 0
+    for count in sorted(times)[:-1]:
+        other = min(right, key=lambda place: found[place].latency_us[count])
+        if found[other].latency_us[count] * _GAIN > times[count] or few not in {best, other}:
+            break
+        few, rows = other, count
+    if few != best:
+        part = replace(part, few=FewPart(ways[few].content, ways[few].engine, rows))
+    told = []
+    for place, (way, trial) in enumerate(zip(ways, found, strict=True)):
+        reason = "slower"
+        if place == best:
+            reason = "fastest" if few == best else f"fastest above {rows} rows"
+        elif place == few:
+            reason = f"fastest up to {rows} rows"
+        elif place not in right:
+            reason = f"differs by {trial.error:.2g} of the spread, accepted are {limit:g}"
+        told.append(
+            EngineTrial(
+                tower=scope.value,
+                precision=way.precision,
+                engine=way.engine,
+                latency_us={str(n): round(us, 1) for n, us in trial.latency_us.items()},
+                error=trial.error,
+                chosen=place in {best, few},
+                reason=reason,
+            )
+        )
+    return part, told
+
+
+def _ways(
     graph: TowerGraph, precision: DensePrecision, ranges: Mapping[str, Range] | None
 ) -> list[TowerPart]:
-    """Return the tower as ONNX and, where its steps suffice, as a program."""
+    """Return all that can run the tower, ONNX Runtime first."""
+    if precision == "int8-dynamic":
+        return [_part(graph, quantize_dense_dynamic(graph.onnx), precision, "onnxruntime")]
     onnx = graph.onnx if ranges is None else quantize_dense(graph.onnx, ranges)
     narrow = onnx != graph.onnx
-    forms = [_part(graph, onnx, precision if narrow else "f32")]
+    if precision == "int8" and not narrow:
+        precision = "f32"
+    if precision == "bf16":
+        return [_part(graph, onnx, precision, "openvino")]
+    ways = [_part(graph, onnx, precision, "onnxruntime")]
+    if HAS_OPENVINO:
+        ways.append(_part(graph, onnx, precision, "openvino"))
     program = to_program(graph.onnx)
     if program is not None:
         if narrow and ranges is not None:
             program = quantize_program(program, ranges)
-        forms.append(_program_part(graph, program, forms[0].precision))
-    return forms
+        ways.append(_part(graph, program.to_bytes(), precision, "headway"))
+    return ways
 
 
-def _part(graph: TowerGraph, content: bytes, precision: DensePrecision) -> TowerPart:
+def _part(
+    graph: TowerGraph, content: bytes, precision: DensePrecision, engine: EngineName
+) -> TowerPart:
     return TowerPart(
         content=content,
         precision=precision,
@@ -135,17 +205,5 @@ def _part(graph: TowerGraph, content: bytes, precision: DensePrecision) -> Tower
         lookups=graph.lookups,
         embedded_width=graph.embedded_width,
         per_query=graph.per_query,
-    )
-
-
-def _program_part(graph: TowerGraph, program: Program, precision: DensePrecision) -> TowerPart:
-    return TowerPart(
-        content=program.to_bytes(),
-        precision=precision,
-        inputs=graph.inputs,
-        outputs=graph.outputs,
-        lookups=graph.lookups,
-        embedded_width=graph.embedded_width,
-        per_query=graph.per_query,
-        form="program",
+        engine=engine,
     )

@@ -2,10 +2,12 @@
 
 from headway.engine.ceilings import Ceilings, measure_ceilings
 from headway.engine.compiled import CompiledModel, CompiledRunner
-from headway.engine.dense import DenseCall, DenseEngine, Tower, compare_dense
-from headway.engine.latency import Samples, compare_latency, measure_latency
+from headway.engine.dense import Tower
+from headway.engine.dense_trials import DenseTrial, try_dense
+from headway.engine.latency import compare_latency, measure_latency
 from headway.engine.loading import LoadedModel, TablePlacement, load, load_model
 from headway.engine.machine import MachineFacts, machine_facts, usable_cores
+from headway.engine.openvino_engine import HAS_OPENVINO, multiplies_bf16
 from headway.engine.probe import ProductRate, RandomRead, SequentialRead
 from headway.engine.profiling import (
     LoadProfile,
@@ -16,14 +18,18 @@ from headway.engine.profiling import (
 )
 from headway.engine.ranker import Ranker, Ranking, apply_link, raw_outputs
 from headway.engine.roofline import TowerLimit, TowerWork
+from headway.engine.seam import DenseCall, DenseEngine
 from headway.engine.tables import LookupLayout, TableRecords, TowerLayout
+from headway.engine.turns import Samples, take_turns
 
 __all__ = [
+    "HAS_OPENVINO",
     "Ceilings",
     "CompiledModel",
     "CompiledRunner",
     "DenseCall",
     "DenseEngine",
+    "DenseTrial",
     "LoadProfile",
     "LoadedModel",
     "LookupLayout",
@@ -43,7 +49,6 @@ __all__ = [
     "TowerLimit",
     "TowerWork",
     "apply_link",
-    "compare_dense",
     "compare_latency",
     "fingerprint",
     "load",
@@ -51,7 +56,10 @@ __all__ = [
     "machine_facts",
     "measure_ceilings",
     "measure_latency",
+    "multiplies_bf16",
     "profile",
     "raw_outputs",
+    "take_turns",
+    "try_dense",
     "usable_cores",
 ]

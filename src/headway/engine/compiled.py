@@ -22,7 +22,8 @@ from headway.core import (
     Scope,
 )
 from headway.engine import kernels
-from headway.engine.dense import DenseEngine, Tower, open_tower
+from headway.engine.dense import Tower, open_tower
+from headway.engine.seam import DenseEngine
 from headway.engine.tables import Gather, TableRecords, TowerLayout
 
 Feed = dict[str, NDArray[Any]]

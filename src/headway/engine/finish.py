@@ -3,8 +3,6 @@
 They are scaled, shifted by the bias and by another value such as the query's row, put through the
 activation, stored, and rounded to codes for the next product. What is done is decided once for
 four vectors; only the columns behind the last four are taken one vector at a time, masked.
-
-Cached functions that use these close over ``SOURCES``, as in ``vectors``.
 """
 
 from __future__ import annotations
@@ -12,21 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from headway.engine import tiles
+from headway.engine.activations import clamp, sigmoid, tanh
 from headway.engine.machine import machine_facts
-from headway.engine.tiles import LANES, WIDE, call, first_lanes, keep_apart
+from headway.engine.tiles import LANES, WIDE, call, first_lanes, keep_apart, load_masked
 from headway.engine.vectors import (
     constant,
     intrinsic,
     load_at,
     multiply_add,
     pointer_at,
-    source_number,
     splat,
 )
 
@@ -38,8 +34,6 @@ ONE_COLUMN = 4
 """Added to that where the other value has one column for all."""
 LINEAR, RELU, SIGMOID, TANH, PRELU = 0, 1, 2, 3, 4
 """Activations."""
-SOURCES = source_number(__file__, tiles.__file__)
-"""Changes with this file and those that it builds on."""
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _FLOATS, _INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(_I32, LANES)
 _BYTES = ir.VectorType(_I8, LANES)
@@ -52,6 +46,7 @@ _NUMBERS = (
 )  # fmt: skip
 Vectors = list[Any]
 Make = Callable[[], Vectors]
+Masks = list[Any]
 Addresses = dict[str, Any]
 
 
@@ -80,14 +75,14 @@ def _finish_row(builder: Any, a: Addresses) -> None:
     full = builder.sdiv(a["columns"], block)
     with cgutils.for_range(builder, full) as blocks:
         moved = _moved(builder, a, builder.mul(blocks.index, block))
-        _finish(builder, moved, WIDE, None)
+        _finish(builder, moved, [None] * WIDE)
     done = builder.mul(full, block)
     left = builder.sub(a["columns"], done)
     vectors = builder.sdiv(builder.add(left, _I64(LANES - 1)), _I64(LANES))
     with cgutils.for_range(builder, vectors) as single:
         offset = builder.mul(single.index, _I64(LANES))
         mask = first_lanes(builder, builder.sub(left, offset))
-        _finish(builder, _moved(builder, a, builder.add(done, offset)), 1, mask)
+        _finish(builder, _moved(builder, a, builder.add(done, offset)), [mask])
 
 
 def _row(builder: Any, a: Addresses, index: Any) -> Addresses:
@@ -128,56 +123,79 @@ def _if_there(builder: Any, address: Any, moved: Any) -> Any:
     return builder.select(builder.icmp_signed("!=", address, _I64(0)), moved, _I64(0))
 
 
-def _finish(builder: Any, a: Addresses, count: int, mask: Any) -> None:
-    """Do all that follows a product to ``count`` vectors; a mask leaves columns alone."""
-    values = _totals(builder, a, count, mask)
-    values = _combined(builder, a, values, mask)
-    values = _activated(builder, a, values)
+def _finish(builder: Any, a: Addresses, masks: Masks) -> None:
+    """Load sums or values and do all that follows; a vector's mask leaves columns alone."""
+
+    def sums(kind: Any) -> Make:
+        return lambda: [load_at(builder, place, kind) for place in _each_at(builder, a, masks)]
+
+    def scaled() -> Vectors:
+        return rescale(builder, a, sums(_INTS)())
+
+    def shifted() -> Vectors:
+        sources = {VALUES: lambda: _loaded(builder, a["total"], masks)}
+        return shift(builder, a, choose(builder, a["kind"], sources, sums(_FLOATS)))
+
+    values = choose(builder, a["kind"], {SUMS_INT8: scaled}, shifted)
+    follow(builder, a, values, masks)
+
+
+def rescale(builder: Any, a: Addresses, sums: Vectors) -> Vectors:
+    """Return sums of codes as floats, with the bias."""
+    plain: Masks = [None] * len(sums)
+    scales, biases = _loaded(builder, a["scale"], plain), _loaded(builder, a["bias"], plain)
+    return [
+        multiply_add(builder, builder.sitofp(total, _FLOATS), scale, bias)
+        for total, scale, bias in zip(sums, scales, biases, strict=True)
+    ]
+
+
+def shift(builder: Any, a: Addresses, values: Vectors) -> Vectors:
+    """Return values with the bias, if there is one."""
+
+    def shifted() -> Vectors:
+        biases = _loaded(builder, a["bias"], [None] * len(values))
+        return [builder.fadd(value, bias) for value, bias in zip(values, biases, strict=True)]
+
+    return choose(builder, a["bias"], {0: lambda: values}, shifted)
+
+
+def follow(
+    builder: Any, a: Addresses, values: Vectors, masks: Masks, *, common: bool = False
+) -> None:
+    """Combine, activate, store and round values.
+
+    Args:
+        builder: where the code goes.
+        a: addresses and numbers by name.
+        values: with the bias.
+        masks: of each vector, None for all lanes.
+        common: leave out what ``is_common`` does not promise.
+    """
+    values = _combined(builder, a, values, masks, common=common)
+    values = _activated(builder, a, values, common=common)
     with builder.if_then(builder.icmp_signed("!=", a["out"], _I64(0))):
-        for place, value in enumerate(values):
+        for place, (value, mask) in enumerate(zip(values, masks, strict=True)):
             _store(builder, value, _vector_at(builder, a["out"], 4 * place), mask)
     with builder.if_then(builder.icmp_signed("!=", a["codes"], _I64(0))):
-        for place, value in enumerate(values):
+        for place, (value, mask) in enumerate(zip(values, masks, strict=True)):
             code = _rounded(builder, value, a["inverse"], a["zero"])
             _store(builder, code, _vector_at(builder, a["codes"], place), mask)
+
+
+def _each_at(builder: Any, a: Addresses, masks: Masks) -> list[Any]:
+    return [_vector_at(builder, a["total"], 4 * place) for place in range(len(masks))]
 
 
 def _vector_at(builder: Any, address: Any, place: int) -> Any:
     return builder.add(address, _I64(place * LANES))
 
 
-def _totals(builder: Any, a: Addresses, count: int, mask: Any) -> Vectors:
-    """Return what was summed up, as floats and with the bias."""
-
-    def floats(name: str, mask: Any = None) -> Vectors:
-        return _loaded(builder, a[name], count, mask)
-
-    def scaled() -> Vectors:
-        ints = [
-            load_at(builder, _vector_at(builder, a["total"], 4 * place), _INTS)
-            for place in range(count)
-        ]
-        pairs = zip(ints, floats("scale"), floats("bias"), strict=True)
-        return [
-            multiply_add(builder, builder.sitofp(total, _FLOATS), scale, bias)
-            for total, scale, bias in pairs
-        ]
-
-    def plain() -> Vectors:
-        sources = {VALUES: lambda: floats("total", mask)}
-        values = _choose(builder, a["kind"], sources, lambda: floats("total"))
-
-        def shifted() -> Vectors:
-            return [builder.fadd(v, b) for v, b in zip(values, floats("bias"), strict=True)]
-
-        return _choose(builder, a["bias"], {0: lambda: values}, shifted)
-
-    return _choose(builder, a["kind"], {SUMS_INT8: scaled}, plain)
-
-
-def _combined(builder: Any, a: Addresses, values: Vectors, mask: Any) -> Vectors:
+def _combined(
+    builder: Any, a: Addresses, values: Vectors, masks: Masks, *, common: bool
+) -> Vectors:
     def beside() -> Vectors:
-        return _loaded(builder, a["other"], len(values), mask)
+        return _loaded(builder, a["other"], masks)
 
     def single() -> Vectors:
         scalar = load_at(builder, a["other"], ir.FloatType())
@@ -193,59 +211,40 @@ def _combined(builder: Any, a: Addresses, values: Vectors, mask: Any) -> Vectors
         SUBTRACT_FROM: lambda value, other: builder.fsub(other, value),
     }
     cases = {way: each(combine, beside) for way, combine in ways.items()}
-    cases |= {way + ONE_COLUMN: each(combine, single) for way, combine in ways.items()}
-    return _choose(builder, a["combine"], cases, lambda: values)
+    if common:
+        cases = {way: cases[way] for way in (ADD, MULTIPLY)}
+    else:
+        cases |= {way + ONE_COLUMN: each(combine, single) for way, combine in ways.items()}
+    return choose(builder, a["combine"], cases, lambda: values)
 
 
-def _activated(builder: Any, a: Addresses, values: Vectors) -> Vectors:
+def _activated(builder: Any, a: Addresses, values: Vectors, *, common: bool) -> Vectors:
     def if_positive(value: Any, otherwise: Any) -> Any:
         positive = builder.fcmp_unordered(">", value, _all(0.0))  # NaN stays NaN
         return builder.select(positive, value, otherwise)
 
     def prelu() -> Vectors:
-        slopes = _loaded(builder, a["slope"], len(values), None)
+        slopes = _loaded(builder, a["slope"], [None] * len(values))
         pairs = zip(values, slopes, strict=True)
         return [if_positive(value, builder.fmul(value, slope)) for value, slope in pairs]
-
-    def tanh(value: Any) -> Any:
-        twice = _sigmoid(builder, builder.fadd(value, value))
-        return builder.fsub(builder.fadd(twice, twice), _all(1.0))
 
     def each(activate: Callable[[Any], Any]) -> Make:
         return lambda: [activate(value) for value in values]
 
     cases = {
         RELU: each(lambda value: if_positive(value, _all(0.0))),
-        SIGMOID: each(lambda value: _sigmoid(builder, value)),
-        TANH: each(tanh),
+        SIGMOID: each(lambda value: sigmoid(builder, value)),
+        TANH: each(lambda value: tanh(builder, value)),
         PRELU: prelu,
     }
-    return _choose(builder, a["activation"], cases, lambda: values)
-
-
-def _sigmoid(builder: Any, value: Any) -> Any:
-    below = builder.fadd(exponential(builder, builder.fsub(_all(0.0), value)), _all(1.0))
-    return builder.fdiv(_all(1.0), below)
-
-
-def exponential(builder: Any, value: Any) -> Any:
-    """Return e to the value by splitting off powers of two; relative error about 1e-7."""
-    value = _clamp(builder, value, -87.0, 87.0)
-    count = builder.fmul(value, _all(float(1 / np.log(2))))
-    count = call(builder, "llvm.rint.v16f32", _FLOATS, count)
-    whole = 0.693359375  # ln 2 in few bits, so that its multiples are exact
-    rest = multiply_add(builder, count, _all(-whole), value)
-    rest = multiply_add(builder, count, _all(-float(np.log(2) - whole)), rest)
-    total = _all(1 / 5040)
-    for divisor in (720, 120, 24, 6, 2, 1, 1):
-        total = multiply_add(builder, total, rest, _all(1 / divisor))
-    shift = builder.shl(builder.fptosi(count, _INTS), constant(_INTS, 23))
-    return builder.bitcast(builder.add(builder.bitcast(total, _INTS), shift), _FLOATS)
+    if common:
+        cases = {kind: cases[kind] for kind in (RELU, PRELU)}
+    return choose(builder, a["activation"], cases, lambda: values)
 
 
 def _rounded(builder: Any, value: Any, inverse: Any, zero: Any) -> Any:
     """Return a vector's codes, halves to even; NaN becomes 0."""
-    value = _clamp(builder, multiply_add(builder, value, inverse, zero), 0.0, 255.0)
+    value = clamp(builder, multiply_add(builder, value, inverse, zero), 0.0, 255.0)
     if _HAS_512:
         name, kept = "llvm.x86.avx512.mask.cvtps2dq.512", constant(_INTS, 0)
         whole = call(builder, name, _INTS, value, kept, _I16(-1), _I32(_CURRENT_ROUNDING))
@@ -254,18 +253,7 @@ def _rounded(builder: Any, value: Any, inverse: Any, zero: Any) -> Any:
     return builder.trunc(whole, _BYTES)
 
 
-def _clamp(builder: Any, value: Any, low: float, high: float) -> Any:
-    """Return the value within bounds, NaN as the lower one: an instruction each."""
-    value = builder.select(builder.fcmp_ordered(">", value, _all(low)), value, _all(low))
-    return builder.select(builder.fcmp_ordered("<", value, _all(high)), value, _all(high))
-
-
-def _choose(
-    builder: Any,
-    key: Any,
-    cases: dict[int, Make],
-    otherwise: Make,
-) -> Vectors:
+def choose(builder: Any, key: Any, cases: dict[int, Make], otherwise: Make) -> Vectors:
     """Return the vectors of the case that ``key`` names, or ``otherwise``."""
     rest, done = builder.append_basic_block("rest"), builder.append_basic_block("chosen")
     switch = builder.switch(key, rest)
@@ -285,14 +273,13 @@ def _choose(
     return results
 
 
-def _loaded(builder: Any, address: Any, count: int, mask: Any) -> Vectors:
-    places = [_vector_at(builder, address, 4 * place) for place in range(count)]
-    if mask is None:
-        return [load_at(builder, place, _FLOATS) for place in places]
-    name = "llvm.masked.load.v16f32.p0"
+def _loaded(builder: Any, address: Any, masks: Masks) -> Vectors:
+    places = [_vector_at(builder, address, 4 * place) for place in range(len(masks))]
     return [
-        call(builder, name, _FLOATS, pointer_at(builder, place, _FLOATS), _I32(1), mask, _all(0.0))
-        for place in places
+        load_at(builder, place, _FLOATS)
+        if mask is None
+        else load_masked(builder, place, _FLOATS, mask)
+        for place, mask in zip(places, masks, strict=True)
     ]
 
 

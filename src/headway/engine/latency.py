@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from headway.core import Clock, Query, Runner, from_seconds
 from headway.engine.ranker import raw_outputs
-
-Samples = NDArray[np.int64]
-"""Durations in nanoseconds, in the order measured."""
-_LEAST_ROUNDS = 5
-_WARM_ROUNDS = 3
+from headway.engine.turns import Samples, take_turns
 
 
 def measure_latency(
@@ -54,26 +48,13 @@ def compare_latency(
     share = from_seconds(seconds / max(1, len(queries_by_size)))
     result: dict[str, dict[int, Samples]] = {name: {} for name in runners}
     for size, queries in queries_by_size.items():
-        for runner in runners.values():
-            for turn in range(_WARM_ROUNDS):
-                raw_outputs(runner, [queries[turn % len(queries)]], tasks)
-        for name, samples in _take_turns(runners, queries, clock, share, tasks).items():
-            result[name][size] = np.array(samples, np.int64)
+        calls: list[Callable[[int], object]] = [
+            partial(_score, runner, queries, tasks) for runner in runners.values()
+        ]
+        for name, samples in zip(runners, take_turns(calls, clock, share), strict=True):
+            result[name][size] = samples
     return result
 
 
-def _take_turns(
-    runners: Mapping[str, Runner], queries: Sequence[Query], clock: Clock, share: int, tasks: int
-) -> dict[str, list[int]]:
-    samples: dict[str, list[int]] = {name: [] for name in runners}
-    names = list(runners)
-    end, turn = clock.now() + share, 0
-    while turn < _LEAST_ROUNDS or clock.now() < end:
-        query = queries[turn % len(queries)]
-        first = turn % len(names)  # nobody is always the one after another
-        for name in names[first:] + names[:first]:
-            start = clock.now()
-            raw_outputs(runners[name], [query], tasks)
-            samples[name].append(clock.now() - start)
-        turn += 1
-    return samples
+def _score(runner: Runner, queries: Sequence[Query], tasks: int, turn: int) -> object:
+    return raw_outputs(runner, [queries[turn % len(queries)]], tasks)

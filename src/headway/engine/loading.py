@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from headway.bundle import Bundle, Manifest, read_bundle
+from headway.bundle import Bundle, Manifest, TowerEntry, read_bundle
 from headway.core import BundleError, DataError, HeadwayError
 from headway.data import Transforms
 from headway.engine.compiled import CompiledModel, CompiledRunner
@@ -71,13 +71,25 @@ def load_model(
     model = CompiledModel(
         manifest.schema,
         {entry.name: _records(bundle, entry.name, tables) for entry in manifest.tables},
-        None if query is None else Tower(query, bundle.tower_bytes("query"), query.form),
-        Tower(candidate, bundle.tower_bytes("candidate"), candidate.form),
+        None if query is None else _tower(bundle, query),
+        _tower(bundle, candidate),
         threads=manifest.plan.threads if threads is None else threads,
     )
     loaded = LoadedModel(bundle, model)
     _replay(loaded)
     return loaded
+
+
+def _tower(bundle: Bundle, entry: TowerEntry) -> Tower:
+    few, precision = entry.few, entry.precision
+    return Tower(
+        entry,
+        bundle.tower_bytes(entry),
+        entry.engine,
+        precision,
+        None if few is None else Tower(entry, bundle.tower_bytes(few), few.engine, precision),
+        0 if few is None else few.rows,
+    )
 
 
 def load(path: str | Path) -> Ranker:

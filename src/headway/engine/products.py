@@ -8,8 +8,18 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from headway.engine.finish import ONE_COLUMN, SUMS_F32, SUMS_INT8, VALUES, finish_tile
-from headway.engine.tiles import LANES, TALL, WIDE, sum_dots, sum_tile
+from headway.engine.finish import (
+    MULTIPLY,
+    ONE_COLUMN,
+    PRELU,
+    RELU,
+    SUMS_F32,
+    SUMS_INT8,
+    VALUES,
+    finish_tile,
+)
+from headway.engine.product_tile import product_tile
+from headway.engine.tiles import LANES, TALL, WIDE, sum_dots
 from headway.engine.vectors import entry, inner, int64_at
 from headway.engine.whole_rows import SOURCES, softmax_rows, weave_row
 
@@ -53,8 +63,8 @@ STEP = np.dtype(
 
 
 @inner
-def _sum_up(numbers):
-    sum_tile(numbers)
+def _multiply(numbers, inverse, zero):
+    product_tile(numbers, inverse, zero)
 
 
 @inner
@@ -113,35 +123,49 @@ def _product(step, count, scratch, sides, matrix):
     )
     weight, column = matrix + step.weight, 0
     sums = SUMS_INT8 if step.op == PRODUCT_INT8 else SUMS_F32
+    direct = _is_common(step, mapping)
     while column < step.columns:
         vectors = min(WIDE, (step.columns - column + LANES - 1) // LANES)
         columns = min(step.columns - column, LANES * vectors)
         weight_bytes = step.weight_bytes if matrix else 4 * LANES * vectors
-        readable = columns if matrix else LANES * vectors
+        scale = step.scale + 4 * column if step.scale else 0
+        bias = step.bias + 4 * column if step.bias else 0
+        slope = step.slope + 4 * column
         row = 0
         while row < count:
             tall = count - row > 2
             taken = min(TALL, count - row) if tall else 1
-            shape = 8 * (step.op == PRODUCT_INT8) + 4 * tall + vectors - 1
-            at = source + row * source_bytes
-            _sum_up(
-                (shape, at, source_bytes, count - row, weight, weight_bytes, readable, step.inner,
-                 scratch)
+            beside = other + (0 if mapping else row) * other_bytes + _beside(step, column)
+            target = out + row * out_bytes + 4 * column if out else 0
+            coded = codes + row * width + column if codes else 0
+            tile = (
+                8 * (step.op == PRODUCT_INT8) + 4 * tall + vectors - 1,
+                source + row * source_bytes, source_bytes, count - row,
+                weight, weight_bytes, columns, step.inner, 0 if direct else scratch,
+                scale, bias, step.combine, beside, other_bytes, step.activation, slope,
+                target, out_bytes, coded, width,
             )  # fmt: skip
-            other_row = 0 if mapping else row
-            numbers = (
-                sums, scratch, 4 * WIDE * LANES, 0, taken, columns,
-                step.scale + 4 * column if step.scale else 0,
-                step.bias + 4 * column if step.bias else 0,
-                step.combine, other + other_row * other_bytes + _beside(step, column), other_bytes,
-                mapping + 8 * row if mapping else 0, step.activation, step.slope + 4 * column,
-                out + row * out_bytes + 4 * column if out else 0, out_bytes,
-                codes + row * width + column if codes else 0, width,
-            )  # fmt: skip
-            _bring(numbers, step.inverse, step.zero)
+            _multiply(tile, step.inverse, step.zero)
+            if not direct:
+                numbers = (
+                    sums, scratch, 4 * WIDE * LANES, 0, taken, columns, scale, bias,
+                    step.combine, beside, other_bytes, mapping + 8 * row if mapping else 0,
+                    step.activation, slope, target, out_bytes, coded, width,
+                )  # fmt: skip
+                _bring(numbers, step.inverse, step.zero)
             row += taken
         weight += 4 * columns if matrix else step.inner * weight_bytes
         column += LANES * vectors
+
+
+@inner
+def _is_common(step, mapping):
+    """Tell whether a tile can be finished in registers."""
+    return (
+        mapping == 0
+        and step.combine <= MULTIPLY
+        and (step.activation <= RELU or step.activation == PRELU)
+    )
 
 
 @inner

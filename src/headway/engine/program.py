@@ -13,6 +13,7 @@ from headway.core import BundleError
 from headway.engine import products, tiles
 from headway.engine.memory import line_room
 from headway.engine.program_layout import Layout
+from headway.engine.seam import Shapes
 
 Feed = Mapping[str, NDArray[Any]]
 CHUNK_ROWS = 96
@@ -23,9 +24,8 @@ class ProgramEngine:
     """A tower's program ready to run: what all runners share.
 
     Attributes:
-        inputs: names of what it is fed.
+        inputs: values in a row of what it is fed, by name.
         outputs: names of what it gives.
-        widths: values in a row of each input.
         shapes: of a row of each output.
     """
 
@@ -41,9 +41,8 @@ class ProgramEngine:
             for name, _, width in self._layout.places.outputs
         }
         products.warm_up()
-        self.inputs = tuple(program.steps.inputs)
+        self.inputs: Shapes = {name: (width,) for name, width in program.steps.inputs.items()}
         self.outputs = tuple(program.steps.outputs)
-        self.widths = dict(program.steps.inputs)
 
     def caller(self) -> ProgramRun:
         """Return what runs the program, with buffers of its own; for one thread at a time."""

@@ -1,7 +1,7 @@
 """Tiles of products in LLVM's own form: six rows by 64 columns are summed up in registers.
 
 A dense tower's time goes into a few products. ``finish`` takes the sums on from here while they
-are in the nearest cache. Cached functions that use these close over ``SOURCES``, as in ``vectors``.
+are in registers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from headway.engine.vectors import (
     load_at,
     multiply_add,
     pointer_at,
-    source_number,
     splat,
 )
 
@@ -28,8 +27,6 @@ LANES = 16
 WIDE, TALL = 4, 6
 """Vectors and rows of a full tile: 24 sums stay in 32 registers beside weights and one value."""
 SCRATCH_BYTES = TALL * WIDE * LANES * 4
-SOURCES = source_number(__file__)
-"""Changes with this file."""
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _FLOATS, _INTS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 _DOT = "llvm.x86.avx512.vpdpbusd.512"
@@ -83,12 +80,22 @@ def _row_starts(builder: Any, rows: int, a: dict[str, Any]) -> list[Any]:
     return starts
 
 
-def _sum_tile(builder: Any, shape: tuple[int, int], a: dict[str, Any], *, codes: bool) -> None:
-    """Sum up a tile of products over the inner axis and store it, ``[rows, WIDE * LANES]``."""
+def sum_tile(
+    builder: Any, shape: tuple[int, int], a: dict[str, Any], mask: Any, *, codes: bool
+) -> list[list[Any]]:
+    """Return a tile of products summed up over the inner axis, by rows and vectors.
+
+    Args:
+        builder: where the code goes.
+        shape: rows and vectors.
+        a: ``source``, ``row_bytes`` and rows ``left``; ``weight``, which has ``weight_bytes``
+            between inner rows; ``inner`` rows, or groups of four of them for codes.
+        mask: lanes of the last vector that may be read of the weights; other sums mean nothing.
+        codes: whether unsigned bytes are multiplied by signed ones.
+    """
     rows, width = shape
     kind = _INTS if codes else _FLOATS
     starts = _row_starts(builder, rows, a)
-    mask = first_lanes(builder, builder.sub(a["columns"], _I64((width - 1) * LANES)))
     before, loop = builder.block, builder.append_basic_block("inner")
     done = builder.append_basic_block("summed")
     builder.branch(loop)
@@ -123,42 +130,7 @@ def _sum_tile(builder: Any, shape: tuple[int, int], a: dict[str, Any], *, codes:
             total.add_incoming(value, loop)
     builder.cbranch(builder.icmp_signed("<", more, a["inner"]), loop, done)
     builder.position_at_end(done)
-    for row, row_sums in enumerate(following):
-        for column, total in enumerate(row_sums):
-            place = 4 * LANES * (WIDE * row + column)
-            target = builder.add(a["scratch"], _I64(place))
-            builder.store(total, pointer_at(builder, target, kind), align=1)
-
-
-_TILE = (
-    "shape", "source", "row_bytes", "left", "weight", "weight_bytes", "columns", "inner", "scratch",
-)  # fmt: skip
-
-
-@intrinsic
-def sum_tile(_typing, _numbers):
-    """Sum up one tile, whose sums beyond ``columns`` mean nothing.
-
-    ``shape`` is 8 for codes, plus 4 for a tall one, plus its vectors less one. Weights have
-    ``weight_bytes`` between inner rows, and are not read beyond ``columns``.
-    """
-
-    def generate(_context, builder, _signature, values):
-        keep_apart(builder)
-        a = dict(zip(_TILE, cgutils.unpack_tuple(builder, values[0]), strict=True))
-        done = builder.append_basic_block("tiled")
-        switch = builder.switch(a["shape"], done)
-        for key in range(16):
-            case = builder.append_basic_block(f"tile{key}")
-            switch.add_case(_I64(key), case)
-            builder.position_at_end(case)
-            shape = TALL if key & 4 else 1, 1 + key % WIDE
-            _sum_tile(builder, shape, a, codes=bool(key & 8))
-            builder.branch(done)
-        builder.position_at_end(done)
-        return _context.get_dummy_value()
-
-    return types.void(types.UniTuple(types.int64, len(_TILE))), generate
+    return following
 
 
 _DOTS = (

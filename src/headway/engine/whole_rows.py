@@ -11,8 +11,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from headway.engine import finish, tiles
-from headway.engine.finish import exponential
+from headway.engine import product_tile, tiles
+from headway.engine.activations import exponential
 from headway.engine.tiles import LANES, first_lanes, keep_apart, load_masked
 from headway.engine.vectors import (
     constant,
@@ -24,7 +24,7 @@ from headway.engine.vectors import (
     splat,
 )
 
-SOURCES = source_number(__file__, finish.__file__, tiles.__file__)
+SOURCES = source_number(__file__, product_tile.__file__) ^ product_tile.SOURCES
 """Changes with this file and those that it builds on."""
 _I64, _F32 = ir.IntType(64), ir.FloatType()
 _FLOATS = ir.VectorType(_F32, LANES)

@@ -20,7 +20,8 @@ from headway.data import (
     Vocabulary,
     read_raw,
 )
-from headway.data.readers import CRITEO_COLUMNS, GENRES
+from headway.data.movielens import GENRES
+from headway.data.readers import CRITEO_COLUMNS
 
 
 def criteo_line(label: str = "1", first: str = "2", last: str = "ff") -> str:

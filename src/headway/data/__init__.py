@@ -15,7 +15,8 @@ from headway.data.encoders import (
 from headway.data.example import example_record
 from headway.data.histories import earlier_rows
 from headway.data.prepare import Prepared, fingerprint, load_data, prepare
-from headway.data.readers import RawTable, read_raw
+from headway.data.raw import RawTable
+from headway.data.readers import read_raw
 from headway.data.settings import (
     BagSettings,
     ColumnSplit,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.core import Ragged
-from headway.data.readers import RawTable
+from headway.data.raw import RawTable
 from headway.data.settings import HistorySettings
 from headway.data.splits import codes_of, complete_numbers
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from headway.core import Column, DataError, Ragged, Schema, Scope, take_rows
 from headway.data.dataset import Dataset
 from headway.data.histories import history_rows
-from headway.data.readers import RawTable, read_raw
+from headway.data.raw import RawTable
+from headway.data.readers import read_raw
 from headway.data.settings import (
     DataSettings,
     DenseSettings,

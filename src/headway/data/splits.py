@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.core import DataError
-from headway.data.readers import RawTable
+from headway.data.raw import RawTable
 from headway.data.settings import ColumnSplit, OrderSplit, SplitSettings, TimeSplit, UserSplit
 
 Rows = NDArray[np.int64]

@@ -157,6 +157,8 @@ class Interpreter:
         )
         if node.target in BROADCASTS:
             made = towers.of(scope).call(node.target, *args, **kwargs)
+        elif node.target is aten.cat.default and _joins_columns(node):
+            made = towers.of(scope).join(list(args[0]), args[1] % node.meta["val"].dim())
         else:
             made = towers.of(scope).copy(node, args, kwargs)
         return self._valued(scope, made, node.meta["val"])
@@ -247,3 +249,11 @@ def _row_context(captured: Captured) -> tuple[SymInt, Tensor]:
             with value.fake_mode:
                 return rows, torch.empty((rows,), dtype=torch.int64)
     raise CaptureError("the captured graph has no inputs; capture the model again")
+
+
+def _joins_columns(node: fx.Node) -> bool:
+    """Tell whether a concatenation is of rows whose sizes are known, and not of the rows."""
+    sources = cast("list[fx.Node]", node.args[0])
+    axis = cast("int", node.args[1]) if len(node.args) > 1 else 0
+    known = all(sizes_of(n.meta["val"]) is not None for n in sources)
+    return known and axis % node.meta["val"].dim() != 0

@@ -198,6 +198,8 @@ def _by_parts(
     axes = {f.axis for f in pair if isinstance(f, Blocks)}
     if len(axes) != 1:
         return None
+    if any(_all_of_candidates(f, sizes) for f in pair):
+        return _carried_out(towers, pair, sizes, combine)
     axis = axes.pop()
     size = sizes[axis - 1]
     if any(isinstance(f, Blocks) and f.sizes[axis - 1] != size for f in pair):
@@ -211,6 +213,26 @@ def _by_parts(
         parts.append(combine(towers, a, b, (*sizes[: axis - 1], stop - start, *sizes[axis:])))
     towers.apply(Rewrite.PRODUCTS if any(p.products for p in parts) else Rewrite.BLOCKS)
     return joined(axis, parts)
+
+
+def _all_of_candidates(form: Operand, sizes: Sizes) -> bool:
+    """Tell whether a value is one node of the candidates in its full size.
+
+    Then no part of a sum or product with it is the query's, and parts only cost copies.
+    """
+    if not isinstance(form, Terms) or form.candidate is None or form.pure is None:
+        return False
+    return tuple(form.candidate.meta["val"].shape[1:]) == sizes
+
+
+def _carried_out(
+    towers: Towers, pair: tuple[Operand, Operand], sizes: Sizes, combine: Combine
+) -> Form:
+    """Combine two values as the candidates', the query's share gathered once."""
+    if any(is_mixed(f) or scope_of(f) is Scope.QUERY for f in pair):
+        towers.stop()
+    nodes = [alone(Scope.CANDIDATE, f.sizes, towers.exact(f, Scope.CANDIDATE)) for f in pair]
+    return combine(towers, *nodes, sizes)
 
 
 def _pieces(pair: tuple[Operand, Operand], size: int) -> list[tuple[int, int]]:

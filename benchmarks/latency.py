@@ -1,21 +1,29 @@
-"""Latency of whole queries: Headway's bundles against the model in torch, for the nine models.
+"""Latency of whole queries: Headway's bundles against four rivals, for the nine models.
 
-One thread, all engines take turns on the same queries, which rotate; medians are shown, and ratios
-of medians. Tables are capped in rows, dense parts have their full size. Weights are drawn, so the
-error of the reduced bundle against float32 says what rounding does, not what it costs in AUC.
+One thread; all take turns on the same queries, which rotate. Medians are shown, and ratios of
+medians. Tables are capped in rows, bags and histories are full, dense parts have their full size.
+Weights are drawn, so the error of the reduced bundle against float32 says what rounding does, not
+what it costs in AUC. Rivals score a query as a batch with its context repeated for each candidate.
+
+Examples:
+    python benchmarks/latency.py --quick
+    python benchmarks/latency.py --models din dien --scopes default --json out/latency.json
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from math import exp, log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rivals
 import torch
 
 import headway
@@ -28,13 +36,15 @@ from headway.workload import draw_queries
 SIZES = (1, 16, 64, 256, 1000)
 QUICK_SIZES = (1, 64, 256)
 AT = 256
-TARGETS = {  # engine and scopes: geometric mean over the models at N = 256, times torch eager
-    ("f32", "default"): 2.5,
-    ("reduced", "default"): 6.0,
-    ("reduced", "all-candidate"): 3.0,
+F32, REDUCED = "f32", "reduced"
+TARGETS = {  # bundle and scopes: geometric mean over the models at N = 256, times torch eager
+    (F32, "default"): 2.5,
+    (REDUCED, "default"): 6.0,
+    (REDUCED, "all-candidate"): 3.0,
 }
-SINGLE_TARGETS = {("f32", "default", "din"): 10.0, ("f32", "default", "dien"): 2.0}
-EAGER, COMPILED = "torch eager", "torch.compile"
+SINGLE_TARGETS = {(F32, "default", "din"): 10.0, (F32, "default", "dien"): 2.0}
+BEHIND = 1.05  # how many times the fastest rival's time f32 may take from N = 16 on
+Row = dict[str, Any]
 
 
 def queries_of(schema: Schema, size: int, count: int, ids: str) -> list[Query]:
@@ -42,29 +52,58 @@ def queries_of(schema: Schema, size: int, count: int, ids: str) -> list[Query]:
     return draw_queries(schema, np.full(count, size), rng, ids=ids, lengths="full")
 
 
-def runners_of(
-    model: RankingModel, schema: Schema, folder: Path, *, compiled: bool
-) -> tuple[dict[str, Runner], dict[str, float]]:
-    runners: dict[str, Runner] = {EAGER: TorchRunner(model, schema, threads=1)}
-    if compiled:
-        module: Any = torch.compile(model, dynamic=True)
-        runners[COMPILED] = TorchRunner(module, schema, threads=1)
-    errors = {}
-    for precision in ("f32", "reduced"):
+def rivals_of(
+    model: RankingModel, schema: Schema, folder: Path, wanted: list[str]
+) -> dict[str, Runner]:
+    """Return torch eager and the rivals that can be built; those that cannot are named."""
+    torch.set_num_threads(1)
+    eager = TorchRunner(model, schema)
+    found: dict[str, Runner] = {rivals.EAGER: eager}
+    path = folder / "whole.onnx"
+    makers = {
+        rivals.COMPILED: lambda: rivals.compiled_runner(model, schema),
+        rivals.ONNX: lambda: rivals.onnx_runner(schema, path),
+        rivals.OPENVINO: lambda: rivals.openvino_runner(schema, path),
+    }
+    (example,) = queries_of(schema, 3, 1, "uniform")
+    if {rivals.ONNX, rivals.OPENVINO} & set(wanted):
+        rivals.export_whole(model, rivals.features_of(example, schema), path)
+    for name in wanted:
+        start = time.perf_counter()
+        try:
+            runner = makers[name]()
+            compare_latency(
+                {name: runner}, {3: [example]}, MonotonicClock(), 0.0, tasks=len(schema.tasks)
+            )
+        except Exception as error:  # noqa: BLE001 - a rival that fails is a result
+            print(f"    {name} cannot run it: {str(error).splitlines()[0][:120]}", flush=True)
+            continue
+        found[name] = runner
+        print(f"    {name} ready after {time.perf_counter() - start:.0f} s", flush=True)
+    return found
+
+
+def bundles_of(
+    model: RankingModel, schema: Schema, folder: Path
+) -> tuple[dict[str, Runner], dict[str, Row]]:
+    runners: dict[str, Runner] = {}
+    told: dict[str, Row] = {}
+    for precision in (F32, REDUCED):
         report = headway.compile(model, schema, folder / precision, precision=precision)
         runners[precision] = load_model(folder / precision, threads=1).runner()
-        errors[precision] = report.mean_error if precision == "reduced" else report.equality
-    return runners, errors
+        error = report.mean_error if precision == REDUCED else report.equality
+        told[precision] = {"error": error, "composition": report.composition}
+    return runners, told
 
 
-def measure(name: str, scopes: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def measure(name: str, scopes: str, args: argparse.Namespace) -> Iterator[Row]:
     made = zoo(name, style=args.style, scopes=scopes, max_rows=args.rows)
-    model = build_model(made.settings, made.schema)
-    sizes = QUICK_SIZES if args.quick else SIZES
+    model = build_model(made.settings, made.schema).eval()
     with tempfile.TemporaryDirectory() as folder:
-        runners, errors = runners_of(model, made.schema, Path(folder), compiled=args.torch_compile)
+        bundles, told = bundles_of(model, made.schema, Path(folder))
+        runners = rivals_of(model, made.schema, Path(folder), args.rivals) | bundles
         for ids in args.ids:
-            queries = {size: queries_of(made.schema, size, 8, ids) for size in sizes}
+            queries = {size: queries_of(made.schema, size, 8, ids) for size in args.sizes}
             found = compare_latency(
                 runners, queries, MonotonicClock(), args.seconds, tasks=len(made.schema.tasks)
             )
@@ -77,88 +116,132 @@ def measure(name: str, scopes: str, args: argparse.Namespace) -> Iterator[dict[s
                         "engine": engine,
                         "n": size,
                         "p50_us": float(np.median(taken)) / 1000,
-                        "p95_us": float(np.percentile(taken, 95)) / 1000,
+                        "p25_us": float(np.percentile(taken, 25)) / 1000,
+                        "p75_us": float(np.percentile(taken, 75)) / 1000,
                         "runs": len(taken),
-                        "error": errors.get(engine, 0.0),
+                        **told.get(engine, {}),
                     }
 
 
-def times(rows: list[dict[str, Any]], engine: str, **key: Any) -> float:
-    """How many times as fast as torch eager."""
+class Figures:
+    """What was measured, to be asked."""
 
-    def p50(name: str) -> float:
-        wanted = key | {"engine": name}
-        return next(r["p50_us"] for r in rows if all(r[k] == v for k, v in wanted.items()))
+    def __init__(self, rows: list[Row]) -> None:
+        self._p50 = {
+            (r["scopes"], r["ids"], r["model"], r["n"], r["engine"]): r["p50_us"] for r in rows
+        }
+        self.engines = list(dict.fromkeys(row["engine"] for row in rows))
+        self.models = list(dict.fromkeys(row["model"] for row in rows))
+        self.sizes = sorted({row["n"] for row in rows})
+        self.runs = list(dict.fromkeys((row["scopes"], row["ids"]) for row in rows))
 
-    return p50(EAGER) / p50(engine)
+    def us(self, run: tuple[str, str], model: str, size: int, engine: str) -> float | None:
+        """Median, or None where the engine did not run the model."""
+        return self._p50.get((*run, model, size, engine))
+
+    def times(self, run: tuple[str, str], model: str, size: int, engine: str) -> float | None:
+        """How many times as fast as torch eager."""
+        own, eager = (self.us(run, model, size, e) for e in (engine, rivals.EAGER))
+        return eager / own if own and eager else None
+
+    def mean(self, run: tuple[str, str], engine: str) -> float | None:
+        """Geometric mean of the ratios to torch eager, or None if a model is missing."""
+        found = [self.times(run, model, AT, engine) for model in self.models]
+        known = [x for x in found if x is not None]
+        return exp(sum(map(log, known)) / len(known)) if len(known) == len(found) else None
+
+    def behind(self, run: tuple[str, str]) -> Iterator[tuple[str, int, str, float]]:
+        """The cells in which a rival leaves f32 behind: model, N, rival, time over its time."""
+        for model in self.models:
+            for size in (n for n in self.sizes if n >= 16):
+                own = self.us(run, model, size, F32)
+                others = {
+                    e: us
+                    for e in self.engines
+                    if e not in {F32, REDUCED} and (us := self.us(run, model, size, e))
+                }
+                best = min(others, key=lambda e: others[e])
+                if own is not None and own > BEHIND * others[best]:
+                    yield model, size, best, own / others[best]
 
 
-def mean(values: list[float]) -> float:
-    return exp(sum(map(log, values)) / len(values))
-
-
-def show(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    engines = list(dict.fromkeys(row["engine"] for row in rows))
-    for scopes in args.scopes:
-        for ids in args.ids:
-            print(f"\n{scopes} scopes, {ids} ids; ms, and times as fast as torch eager")
-            print(f"{'model':9}{'N':>6}" + "".join(f"{name:>22}" for name in engines))
-            for row in rows:
-                if row["engine"] != EAGER or (row["scopes"], row["ids"]) != (scopes, ids):
-                    continue
-                key = {k: row[k] for k in ("model", "scopes", "ids", "n")}
+def show(rows: list[Row]) -> None:
+    figures = Figures(rows)
+    for run in figures.runs:
+        print(f"\n{run[0]} scopes, {run[1]} ids; ms, and times as fast as torch eager")
+        print(f"{'model':9}{'N':>6}" + "".join(f"{name:>18}" for name in figures.engines))
+        for model in figures.models:
+            for size in figures.sizes:
                 cells = ""
-                for engine in engines:
-                    ratio = times(rows, engine, **key)
-                    cells += f"{row['p50_us'] / ratio / 1000:13.3f} {ratio:6.2f}x "
-                print(f"{row['model']:9}{row['n']:>6}{cells}")
-            for engine in engines[1:]:
-                _show_mean(rows, engine, (scopes, ids), args.models)
-    errors = {(r["model"], r["engine"]): r["error"] for r in rows if r["engine"] == "reduced"}
-    shown = ", ".join(f"{model} {error:.3f}" for (model, _), error in errors.items())
-    print(f"\nreduced: root mean square change as a share of the outputs' spread: {shown}")
+                for engine in figures.engines:
+                    us, times = figures.us(run, model, size, engine), None
+                    if us is not None:
+                        times = figures.times(run, model, size, engine)
+                    cells += f"{us / 1000:10.3f} {times:6.2f}x" if us and times else f"{'-':>18}"
+                print(f"{model:9}{size:>6}{cells}")
+        _show_targets(figures, run)
+    errors = {(r["model"], r["scopes"]): r for r in rows if r["engine"] == REDUCED}
+    print("\nreduced: what was taken, and the root mean square change as a share of the spread")
+    for (model, scopes), row in errors.items():
+        print(f"  {model:9}{scopes:15}{row['composition']:28}{row['error']:.4f}")
 
 
-def _show_mean(
-    rows: list[dict[str, Any]], engine: str, run: tuple[str, str], models: list[str]
-) -> None:
-    scopes, ids = run
-    found = {m: times(rows, engine, model=m, scopes=scopes, ids=ids, n=AT) for m in models}
-    target = TARGETS.get((engine, scopes))
-    aim = f" (target {target:g}x)" if target else ""
-    print(f"  {engine}: geometric mean at N = {AT} {mean(list(found.values())):.2f}x{aim}")
-    for (name, where, model), wanted in SINGLE_TARGETS.items():
-        if (name, where) == (engine, scopes) and model in found:
-            print(f"    {model}: {found[model]:.2f}x (target {wanted:g}x)")
+def _show_targets(figures: Figures, run: tuple[str, str]) -> None:
+    for engine in figures.engines[1:]:
+        found, target = figures.mean(run, engine), TARGETS.get((engine, run[0]))
+        aim = f" (target {target:g}x)" if target else ""
+        shown = "not all models ran" if found is None else f"{found:.2f}x"
+        print(f"  {engine}: geometric mean at N = {AT} {shown}{aim}")
+    for (engine, where, model), wanted in SINGLE_TARGETS.items():
+        ratio = figures.times(run, model, AT, engine)
+        if where == run[0] and ratio is not None:
+            print(f"  {engine} on {model}: {ratio:.2f}x (target {wanted:g}x)")
+    worse = list(figures.behind(run))
+    print(f"  f32 more than 5 % behind the fastest rival from N = 16 on: {len(worse)} (target 0)")
+    for model, size, best, ratio in worse:
+        print(f"    {model} at {size}: {ratio:.2f}x the time of {best}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    others = [rivals.COMPILED, rivals.ONNX, rivals.OPENVINO]
     parser.add_argument("--models", nargs="+", default=list(ZOO), choices=list(ZOO))
     parser.add_argument("--style", default="repo", choices=STYLES)
     parser.add_argument("--scopes", nargs="+", default=["default", "all-candidate"])
     parser.add_argument("--ids", nargs="+", default=["zipf", "uniform"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), metavar="N")
+    parser.add_argument("--rivals", nargs="*", default=others, choices=others)
     parser.add_argument("--rows", type=int, default=100_000, help="most rows of a table")
-    parser.add_argument("--seconds", type=float, default=10.0, help="for each model and ids")
-    parser.add_argument("--torch-compile", action="store_true", help="a minute more per model")
+    parser.add_argument("--seconds", type=float, default=12.0, help="for each model and ids")
     parser.add_argument("--quick", action="store_true", help="under five minutes")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     args = parser.parse_args()
     if args.quick:
-        args.models = [m for m in args.models if m != "dien"]  # two minutes to capture
-        args.scopes, args.ids, args.seconds = ["default"], ["zipf"], 2.0
-        args.rows = min(args.rows, 20_000)
+        args.scopes, args.ids, args.seconds = ["default"], ["zipf"], 3.0
+        args.rows, args.sizes = min(args.rows, 20_000), list(QUICK_SIZES)
+        args.rivals = [name for name in args.rivals if name != rivals.COMPILED]  # a minute a model
+    return args
+
+
+def main() -> None:
+    args = arguments()
     torch.set_num_threads(1)
     facts = machine_facts()
-    print(f"{facts.cpu}, {facts.usable_cores} cores, {facts.system}; presets {args.style}")
-    rows: list[dict[str, Any]] = []
+    date = time.strftime("%Y-%m-%d")
+    print(f"{facts.cpu}, {facts.usable_cores} cores, {facts.system}; {date}; presets {args.style}")
+    rows: list[Row] = []
     for scopes in args.scopes:
         for name in args.models:
+            print(f"  {name} ({scopes})", flush=True)
             rows += measure(name, scopes, args)
-            print(f"  {name} ({scopes}) measured", flush=True)
-    show(rows, args)
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+            gc.collect()
+            if args.json:
+                args.json.parent.mkdir(parents=True, exist_ok=True)
+                told = {"machine": facts.cpu, "system": facts.system, "date": date, "rows": rows}
+                args.json.write_text(json.dumps(told, indent=1))
+    show(rows)
 
 
 if __name__ == "__main__":

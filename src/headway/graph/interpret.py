@@ -158,7 +158,8 @@ class Interpreter:
         if node.target in BROADCASTS:
             made = towers.of(scope).call(node.target, *args, **kwargs)
         elif node.target is aten.cat.default and _joins_columns(node):
-            made = towers.of(scope).join(list(args[0]), args[1] % node.meta["val"].dim())
+            axis = cast("int", args[1]) % node.meta["val"].dim()
+            made = towers.of(scope).join(list(cast("list[fx.Node]", args[0])), axis)
         else:
             made = towers.of(scope).copy(node, args, kwargs)
         return self._valued(scope, made, node.meta["val"])

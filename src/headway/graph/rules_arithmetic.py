@@ -231,8 +231,10 @@ def _carried_out(
     """Combine two values as the candidates', the query's share gathered once."""
     if any(is_mixed(f) or scope_of(f) is Scope.QUERY for f in pair):
         towers.stop()
-    nodes = [alone(Scope.CANDIDATE, f.sizes, towers.exact(f, Scope.CANDIDATE)) for f in pair]
-    return combine(towers, *nodes, sizes)
+    first, second = (
+        alone(Scope.CANDIDATE, f.sizes, towers.exact(f, Scope.CANDIDATE)) for f in pair
+    )
+    return combine(towers, first, second, sizes)
 
 
 def _pieces(pair: tuple[Operand, Operand], size: int) -> list[tuple[int, int]]:

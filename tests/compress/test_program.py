@@ -157,12 +157,16 @@ def test_one_column_is_spread_over_all(kind: str, *, turned: bool) -> None:
 
 
 @pytest.mark.parametrize("style", ["paper", "repo"])
-def test_both_towers_of_din_run_as_programs(style: Any) -> None:
-    made = zoo("din", style=style, max_rows=50)
+@pytest.mark.parametrize("name", ["din", "dien"])
+def test_attention_runs_as_a_program(name: Any, style: Any) -> None:
+    made = zoo(name, style=style, max_rows=50)
     lowered = lower(partition(capture(build_model(made.settings, made.schema), made.schema)))
     assert lowered.query_tower is not None
     for tower, rows in ((lowered.query_tower, 1), (lowered.candidate_tower, 33)):
         program = to_program(tower.onnx)
+        if name == "dien" and rows == 1:  # the recurrence over the history itself is left
+            assert program is None
+            continue
         assert program is not None
         feed = feed_for(tower.onnx, rows)
         engine = ProgramEngine(program)

@@ -85,6 +85,20 @@ class QueryProduct(
     matrix: str
 
 
+class QueryDots(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="query-dots"
+):
+    """Multiplies each row with all the vectors ``[places, in]`` that its query brings.
+
+    Attributes:
+        matrix: an input with a row per query, which is those vectors.
+    """
+
+    result: str
+    source: str
+    matrix: str
+
+
 class Map(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="map"):
     """Passes a value on."""
 
@@ -129,7 +143,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     stop: Width
 
 
-Step = Product | QueryProduct | Map | Softmax | Weave | Concat | Slice
+Step = Product | QueryProduct | QueryDots | Map | Softmax | Weave | Concat | Slice
 
 
 class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -212,11 +226,11 @@ class Program:
             return sum(found[name] for name in step.sources)
         width = found[step.source]
         if isinstance(step, Slice):
-            if not step.start < step.stop <= width:
-                raise BundleError(f"the slice {step.result!r} leaves {step.source!r}")
-            return step.stop - step.start
+            return _cut(step, width)
         if isinstance(step, Weave):
             return self._woven(step, width)
+        if isinstance(step, QueryDots):
+            return self._matrix_columns(step, width)
         return width if isinstance(step, Softmax) else self._summed(step, width, found)
 
     def _summed(
@@ -257,7 +271,7 @@ class Program:
             self._tensor(f"{step.weight}.scale", np.float32, (columns,))
         return columns, columns * step.groups
 
-    def _matrix_columns(self, step: QueryProduct, width: int) -> int:
+    def _matrix_columns(self, step: QueryProduct | QueryDots, width: int) -> int:
         values = self.steps.inputs.get(step.matrix, 0)
         if not (step.matrix.startswith("hidden.") and values and values % width == 0):
             raise BundleError(
@@ -279,3 +293,9 @@ class Program:
         tensor = self.tensors.get(name)
         if tensor is None or tensor.dtype != dtype or tensor.shape != shape or 0 in shape:
             raise BundleError(f"the tensor {name!r} must be {dtype.__name__} {list(shape)}")
+
+
+def _cut(step: Slice, width: int) -> int:
+    if not step.start < step.stop <= width:
+        raise BundleError(f"the slice {step.result!r} leaves {step.source!r}")
+    return step.stop - step.start

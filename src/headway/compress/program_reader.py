@@ -18,6 +18,7 @@ from headway.bundle import (
     Map,
     Product,
     Program,
+    QueryDots,
     QueryProduct,
     Slice,
     Softmax,
@@ -69,6 +70,7 @@ class Reader:
             "Transpose": self._transpose,
             "PRelu": self._prelu,
             "Softmax": self._softmax,
+            "Neg": self._negate,
             **dict.fromkeys(_ACTIVATIONS, self._activate),
             **dict.fromkeys(_COMBINATIONS, self._combine),
         }
@@ -200,6 +202,10 @@ class Reader:
 
     def _multiply(self, node: onnx.NodeProto, right: str, *, turned: bool) -> None:
         source, result, dims = self._value(node.input[0]), node.output[0], self._dims[node.input[0]]
+        if source.startswith("hidden.") and self._dims.get(right) == (dims[-1], 1):
+            dots = QueryDots(result=result, source=self._value(right), matrix=source)
+            self._make(dots, (*dims[:-1], 1))
+            return
         if right in self._matrices and not turned:
             matrix, (inner, columns) = self._matrices[right]
             if prod(dims) != inner:
@@ -266,6 +272,13 @@ class Reader:
             self._replace(last, node.output[0], dims, **changes)
             return
         self._make(Map(result=node.output[0], source=self._value(source), **changes), dims)
+
+    def _negate(self, node: onnx.NodeProto) -> None:
+        source, dims = self._value(node.input[0]), self._dims[node.input[0]]
+        name = f"{node.output[0]}.weight"
+        self._tensors[name] = np.full((1, 1), -1, np.float32)
+        step = Product(result=node.output[0], source=source, weight=name, groups=prod(dims))
+        self._make(step, dims)
 
     def _softmax(self, node: onnx.NodeProto) -> None:
         source, dims = node.input[0], self._dims.get(node.input[0], ())

@@ -21,9 +21,9 @@ from headway.engine.finish import (
 from headway.engine.product_tile import product_tile
 from headway.engine.tiles import LANES, TALL, WIDE, sum_dots
 from headway.engine.vectors import entry, inner, int64_at
-from headway.engine.whole_rows import SOURCES, softmax_rows, weave_row
+from headway.engine.whole_rows import SOURCES, dot_places, softmax_rows, weave_row
 
-PRODUCT, PRODUCT_INT8, DOTS, MAP, SOFTMAX, WEAVE = 0, 1, 2, 3, 4, 5
+PRODUCT, PRODUCT_INT8, DOTS, MAP, SOFTMAX, WEAVE, QUERY_DOTS = 0, 1, 2, 3, 4, 5, 6
 """What a step does; ``DOTS`` is a product with a single column."""
 PER_CHUNK, PER_ROW, PER_QUERY = 0, 1, 2
 """Which row of a value a candidate reads: its place in the chunk, its own, its query's."""
@@ -75,6 +75,11 @@ def _sum_dots(numbers):
 @inner
 def _soften(numbers):
     softmax_rows(numbers)
+
+
+@inner
+def _dot_places(numbers):
+    dot_places(numbers)
 
 
 @inner
@@ -237,11 +242,17 @@ def _map(step, count, sides):
 @inner
 def _over_rows(step, count, sides):
     """Do what takes a row as a whole."""
-    source, _, (out, out_bytes), _ = sides
+    source, other, (out, out_bytes), _ = sides
     if step.op == SOFTMAX:
         _soften((source[0], source[1], out, out_bytes, count, step.columns))
         return
     for row in range(count):
+        if step.op == QUERY_DOTS:
+            _dot_places(
+                (source[0] + row * source[1], _row_at(other, row), out + row * out_bytes,
+                 step.columns, step.inner)
+            )  # fmt: skip
+            continue
         _weave(
             (_row_at(source, row), out + row * out_bytes, step.groups, step.inner, step.columns,
              step.weight, step.bias, step.weight_bytes)

@@ -15,6 +15,7 @@ from headway.bundle import (
     Map,
     Product,
     Program,
+    QueryDots,
     QueryProduct,
     Slice,
     Softmax,
@@ -81,8 +82,8 @@ class Layout:
     def _lower(self, step: Step) -> list[Record]:
         if isinstance(step, Slice | Concat):
             return self._placed(step)
-        if isinstance(step, Softmax | Weave):
-            return self._softened(step) if isinstance(step, Softmax) else [self._woven(step)]
+        if isinstance(step, Softmax | Weave | QueryDots):
+            return self._over_rows(step)
         if isinstance(step, QueryProduct):
             return [self._by_matrix(step, self.places.spot(step.result), 0)]
         record = self._common(step, self.places.spot(step.result))
@@ -117,10 +118,16 @@ class Layout:
         target = self.places.buffer(f"rows for {name}", source.width, 4)
         return [self._copy(source, target)], target
 
-    def _softened(self, step: Softmax) -> list[Record]:
+    def _over_rows(self, step: Softmax | Weave | QueryDots) -> list[Record]:
+        if isinstance(step, Weave):
+            return [self._woven(step)]
         before, source = self._by_rows(step.result, self.places.spot(step.source))
-        softened = self._copy(source, self.places.spot(step.result))
-        return [*before, softened | {"op": products.SOFTMAX}]
+        record = self._copy(source, self.places.spot(step.result))
+        if isinstance(step, Softmax):
+            return [*before, record | {"op": products.SOFTMAX}]
+        matrix = self.places.number(self.places.spot(step.matrix))
+        dots = {"op": products.QUERY_DOTS, "other": matrix, "inner": source.width}
+        return [*before, record | dots]
 
     def _woven(self, step: Weave) -> Record:
         source, target = self.places.spot(step.source), self.places.spot(step.result)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.bundle import Concat, Product, Program, QueryProduct, Softmax, Steps, Weave
+from headway.bundle import Concat, Product, Program, QueryDots, QueryProduct, Softmax, Steps, Weave
 from headway.bundle import Map as MapStep
 from headway.engine import products
 from headway.engine.products import VALUE
 
 _LINE = 64
-_MAKING = Product | QueryProduct | MapStep | Softmax | Weave
+_MAKING = Product | QueryProduct | QueryDots | MapStep | Softmax | Weave
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Steps over whole rows in LLVM's own form: softmax, and the matrix that attention multiplies by.
+"""Steps over whole rows in LLVM's own form: softmax, and what attention multiplies.
 
 Cached functions that use these close over ``SOURCES``, as in ``vectors``.
 """
@@ -30,6 +30,7 @@ _I64, _F32 = ir.IntType(64), ir.FloatType()
 _FLOATS = ir.VectorType(_F32, LANES)
 _LOWEST = -3.4e38
 _SOFTMAX = ("source", "source_bytes", "out", "out_bytes", "rows", "columns")
+_DOT_PLACES = ("source", "matrix", "out", "places", "inner")
 _WEAVE = ("source", "out", "places", "inner", "columns", "weight", "shift", "weight_bytes")
 
 
@@ -99,6 +100,30 @@ def weave_row(_typing, _numbers):
         return context.get_dummy_value()
 
     return types.void(types.UniTuple(types.int64, len(_WEAVE))), generate
+
+
+@intrinsic
+def dot_places(_typing, _numbers):
+    """Write the dot products of a row with each of ``places`` vectors of ``inner`` values."""
+
+    def generate(context, builder, _signature, values):
+        keep_apart(builder)
+        a = dict(zip(_DOT_PLACES, cgutils.unpack_tuple(builder, values[0]), strict=True))
+        vector_bytes = builder.mul(a["inner"], _I64(4))
+        total = cgutils.alloca_once(builder, _FLOATS)
+        with cgutils.for_range(builder, a["places"]) as places:
+            vector = builder.add(a["matrix"], builder.mul(places.index, vector_bytes))
+            builder.store(constant(_FLOATS, 0.0), total)
+            for skip, mask in _vectors(builder, a["inner"]):
+                left = load_masked(builder, builder.add(a["source"], skip), _FLOATS, mask)
+                right = load_masked(builder, builder.add(vector, skip), _FLOATS, mask)
+                builder.store(multiply_add(builder, left, right, builder.load(total)), total)
+            found = _reduced(builder, "fadd", [ir.Constant(_F32, 0.0), builder.load(total)])
+            target = builder.add(a["out"], builder.mul(places.index, _I64(4)))
+            builder.store(found, pointer_at(builder, target, _F32), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.UniTuple(types.int64, len(_DOT_PLACES))), generate
 
 
 def _vectors(builder: Any, columns: Any) -> Any:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import onnx
 
-from headway.core import Dense, Schema, Scope, Sparse, Table
+from headway.core import Dense, Schema, Scope, Sequence, Sparse, Table
 from headway.graph import Lowered
-from headway.models import DcnV2Settings, DlrmSettings, build_model
+from headway.models import DcnV2Settings, DinSettings, DlrmSettings, build_model
 
 Compare = Callable[..., Lowered]
 DIM = 8
@@ -50,3 +50,24 @@ def test_vectors_side_by_side_in_the_lookups_are_stacked_without_copies(compare:
     assert found["Slice"] == 0
     assert found["Reshape"] == 2
     assert found["Concat"] == 2
+
+
+def test_differences_in_an_attention_unit_are_not_made_where_their_terms_are_at_hand(
+    compare: Compare,
+) -> None:
+    # Without queries too, h(Wh + Wd) + c(Wc - Wd) needs no h - c.
+    candidate = Scope.CANDIDATE
+    schema = Schema(
+        features=(
+            Sequence(name="s", table="ids", scope=candidate, max_length=5),
+            Sparse(name="i", table="ids", scope=candidate),
+        ),
+        tables=(Table(name="ids", rows=20, dim=DIM),),
+    )
+    settings = DinSettings(attention_mlp=(7,), predict_mlp=(16,))
+    lowered = compare(build_model(settings, schema, seed=3), schema, sizes=(0, 1, 17))
+    graph = onnx.load_from_string(lowered.candidate_tower.onnx).graph
+    assert kinds(lowered)["Sub"] == 0
+    shapes = [tuple(c.dims) for c in graph.initializer]
+    assert (2 * DIM, 7) in shapes
+    assert (3 * DIM, 7) not in shapes

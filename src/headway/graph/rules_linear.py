@@ -87,6 +87,21 @@ class _Columns:
         self.weights[base] = weight if known is None else known + weight
 
 
+def _share_out(sums: dict[Sizes, _Columns]) -> None:
+    """Give the weights of a sum to its terms, where those are inputs of the map anyway."""
+    known = {node: columns for columns in sums.values() for node in columns.weights}
+    for node, columns in known.items():
+        terms = node.args[:2]
+        if node.target not in {aten.add.Tensor, aten.sub.Tensor} or node.kwargs:
+            continue
+        if not all(isinstance(t, fx.Node) and t in known and t is not node for t in terms):
+            continue
+        first, second = cast("tuple[fx.Node, fx.Node]", terms)
+        weight = columns.weights.pop(node)
+        known[first].add(first, weight)
+        known[second].add(second, weight if node.target is aten.add.Tensor else -weight)
+
+
 def _unscaled(node: fx.Node) -> tuple[fx.Node, float]:
     """Return what a value is a multiple of, and how many times."""
     factor = 1.0
@@ -112,6 +127,7 @@ def _mapped(towers: Towers, node: fx.Node, pieces: Pieces, bias: Constant | None
         for value, sums in ((part.query, query), (part.candidate, each)):
             if value is not None:
                 _columns_of(sums, value).add(value, weight)
+    _share_out(each)
     waiting = [(p, weight) for part, weight in pieces for p in part.products]
     products, by_history = _sorted_out(towers, waiting, each, sizes)
     once = _product(towers, Scope.QUERY, query, bias)

@@ -44,7 +44,7 @@ def ceiling_table(ceilings: Ceilings) -> Shown:
     ]
     lines += [
         (
-            f"{rate.precision} products {rate.rows} x {rate.inner} x {rate.columns}",
+            f"{rate.precision} products {rate.rows} x {rate.inner} x {rate.columns}, {rate.engine}",
             f"{rate.multiply_adds_per_s / 1e9:.3g}G multiply-adds/s",
         )
         for rate in ceilings.products

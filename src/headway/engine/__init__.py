@@ -8,7 +8,8 @@ from headway.engine.latency import compare_latency, measure_latency
 from headway.engine.loading import LoadedModel, TablePlacement, load, load_model
 from headway.engine.machine import MachineFacts, machine_facts, usable_cores
 from headway.engine.openvino_engine import HAS_OPENVINO, multiplies_bf16
-from headway.engine.probe import ProductRate, RandomRead, SequentialRead
+from headway.engine.probe import RandomRead, SequentialRead
+from headway.engine.probe_products import ProductRate
 from headway.engine.profiling import (
     LoadProfile,
     Profile,

@@ -1,22 +1,19 @@
-"""What this machine can do at best: memory read in order and at random, products per second."""
+"""What this machine can do at best: memory read in order and at random."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.core import Clock, MissingDependencyError, UsageError, from_seconds
+from headway.core import Clock, UsageError, from_seconds
 from headway.engine.memory import huge_room
 from headway.engine.probe_kernels import read_all, read_rows
 
-ProductPrecision = Literal["f32", "int8"]
 AHEAD = (0, 16, 32, 64, 96)
 """How many rows ahead the cache is asked; the best is the machine's limit."""
-_SHAPE = (256, 1024, 1024)
 _LEAST_ROUNDS = 3
 _ROUND_BYTES = 32 << 20
 
@@ -35,16 +32,6 @@ class RandomRead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     region_bytes: int
     huge_pages: bool
     ns_per_row: float
-
-
-class ProductRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A product of ``[rows, inner]`` with ``[inner, columns]`` in ONNX Runtime, by one thread."""
-
-    precision: ProductPrecision
-    rows: int
-    inner: int
-    columns: int
-    multiply_adds_per_s: float
 
 
 def median_ns(work: Callable[[int], object], clock: Clock, seconds: float) -> float:
@@ -135,59 +122,3 @@ def rows_ns(regions: Sequence[Region], clock: Clock, seconds: float) -> float:
 
         taken.append(median_ns(read, clock, seconds / len(AHEAD)))
     return min(taken) / max(1, count)
-
-
-def product_rates(clock: Clock, *, seconds: float = 1.0) -> tuple[ProductRate, ...]:
-    """Return the rates of f32 and int8 products through ONNX Runtime on one thread.
-
-    Raises:
-        MissingDependencyError: without the ``optimize`` extra, which can write the graphs.
-    """
-    rows, inner, columns = _SHAPE
-    found = []
-    for precision in ("f32", "int8"):
-        run = _product(precision)
-        taken = median_ns(lambda _, run=run: run(), clock, seconds / 2)  # type: ignore[misc]
-        found.append(
-            ProductRate(
-                precision=precision,
-                rows=rows,
-                inner=inner,
-                columns=columns,
-                multiply_adds_per_s=rows * inner * columns / taken * 1e9,
-            )
-        )
-    return tuple(found)
-
-
-def _product(precision: ProductPrecision) -> Callable[[], Any]:
-    import onnxruntime as ort  # noqa: PLC0415 - serving that probes nothing needs none of this
-
-    try:
-        from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingDependencyError("onnx", "optimize", "measuring products") from error
-    rows, inner, columns = _SHAPE
-    dtype = np.float32 if precision == "f32" else np.uint8
-    weight = np.ones((inner, columns), np.float32 if precision == "f32" else np.int8)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul" if precision == "f32" else "MatMulInteger", ["x", "w"], ["y"])],
-        "product",
-        [
-            helper.make_tensor_value_info(
-                "x", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), _SHAPE[:2]
-            )
-        ],
-        [
-            helper.make_tensor_value_info(
-                "y", TensorProto.FLOAT if precision == "f32" else TensorProto.INT32, (rows, columns)
-            )
-        ],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    feed = {"x": np.ones((rows, inner), dtype)}
-    return lambda: session.run(None, feed)

@@ -14,6 +14,7 @@ from headway.bundle import (
     Map,
     Product,
     Program,
+    QueryDots,
     QueryProduct,
     Slice,
     Softmax,
@@ -38,6 +39,7 @@ COMBINATIONS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = 
 
 def reference(program: Program, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The steps in float64, codes rounded as their words say."""
+    widths = program.widths()
     values: dict[str, NDArray[Any]] = {
         name: feed[name][feed["row_to_query"]] if name.startswith("hidden.") else feed[name]
         for name in program.steps.inputs
@@ -52,6 +54,9 @@ def reference(program: Program, feed: dict[str, NDArray[Any]]) -> dict[str, NDAr
             values[step.result] = grown / grown.sum(1, keepdims=True)
         elif isinstance(step, Weave):
             values[step.result] = woven(program, step, values[step.source])
+        elif isinstance(step, QueryDots):
+            vectors = values[step.matrix].reshape(len(values[step.source]), -1, widths[step.source])
+            values[step.result] = np.einsum("rpi,ri->rp", vectors, values[step.source])
         else:
             values[step.result] = transformed(program, step, values)
     return {name: values[value] for name, value in program.steps.outputs.items()}

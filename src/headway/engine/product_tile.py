@@ -13,7 +13,7 @@ from numba.core import cgutils
 
 from headway.engine import activations, finish, tiles
 from headway.engine.finish import follow, rescale, shift
-from headway.engine.tiles import LANES, TALL, WIDE, first_lanes, keep_apart, sum_tile
+from headway.engine.tiles import LANES, SUM_BYTES, TALL, WIDE, first_lanes, keep_apart, sum_tile
 from headway.engine.vectors import intrinsic, pointer_at, source_number, splat
 
 SOURCES = source_number(
@@ -22,7 +22,7 @@ SOURCES = source_number(
 """Changes with this file and those that it builds on."""
 _I64 = ir.IntType(64)
 _NUMBERS = (
-    "shape", "source", "row_bytes", "left", "weight", "weight_bytes", "columns", "inner", "scratch",
+    "shape", "source", "row_bytes", "left", "weight", "weight_bytes", "columns", "inner", "before", "scratch",
     "scale", "bias", "combine", "other", "other_bytes", "activation", "slope",
     "out", "out_bytes", "codes", "codes_bytes",
 )  # fmt: skip
@@ -30,9 +30,9 @@ _NUMBERS = (
 
 @intrinsic
 def product_tile(_typing, _numbers, _inverse, _zero):
-    """Sum up one tile; finish it too, or where there is a ``scratch`` leave the sums there.
+    """Sum up one tile; leave the sums in ``scratch``, or without one finish a full tile.
 
-    ``shape`` is 8 for codes, plus 4 for a tall one, plus its vectors less one. Weights have
+    Sums go on from those at ``before``, if that is not 0. ``shape`` is 8 for codes, plus 4 for a tall one, plus its vectors less one. Weights have
     ``weight_bytes`` between inner rows, and are not read beyond ``columns``. What is finished here
     must be common: nothing, a sum or a product with another value by rows; no activation, ReLU or
     PReLU.
@@ -61,13 +61,12 @@ def _tile(builder: Any, shape: tuple[int, int], a: dict[str, Any], *, codes: boo
     rows, width = shape
     mask = first_lanes(builder, builder.sub(a["columns"], _I64((width - 1) * LANES)))
     sums = sum_tile(builder, shape, a, mask, codes=codes)
+    if shape != (TALL, WIDE):  # others are rare, and code is compiled for each
+        _keep(builder, a["scratch"], sums)
+        return
     with builder.if_else(builder.icmp_signed("!=", a["scratch"], _I64(0))) as (left, finished):
         with left:
-            for row, vectors in enumerate(sums):
-                for column, total in enumerate(vectors):
-                    place = _I64(4 * LANES * (WIDE * row + column))
-                    target = pointer_at(builder, builder.add(a["scratch"], place), total.type)
-                    builder.store(total, target, align=1)
+            _keep(builder, a["scratch"], sums)
         with finished:
             masks = [None] * (width - 1) + [mask]
             for row in range(rows):
@@ -75,6 +74,15 @@ def _tile(builder: Any, shape: tuple[int, int], a: dict[str, Any], *, codes: boo
                     moved = _row(builder, a, row)
                     add = rescale if codes else shift
                     follow(builder, moved, add(builder, moved, sums[row]), masks, common=True)
+
+
+def _keep(builder: Any, scratch: Any, sums: list[list[Any]]) -> None:
+    """Store sums, with a full tile's columns in each row."""
+    for row, vectors in enumerate(sums):
+        for column, total in enumerate(vectors):
+            place = _I64(SUM_BYTES * row + 4 * LANES * column)
+            target = pointer_at(builder, builder.add(scratch, place), total.type)
+            builder.store(total, target, align=1)
 
 
 def _row(builder: Any, a: dict[str, Any], row: int) -> dict[str, Any]:

@@ -19,12 +19,17 @@ from headway.engine.finish import (
     finish_tile,
 )
 from headway.engine.product_tile import product_tile
-from headway.engine.tiles import LANES, TALL, WIDE, sum_dots
+from headway.engine.tiles import LANES, SUM_BYTES, TALL, WIDE, sum_dots
 from headway.engine.vectors import entry, inner, int64_at
 from headway.engine.whole_rows import SOURCES, dot_places, softmax_rows, weave_row
 
 PRODUCT, PRODUCT_INT8, DOTS, MAP, SOFTMAX, WEAVE, QUERY_DOTS = 0, 1, 2, 3, 4, 5, 6
 """What a step does; ``DOTS`` is a product with a single column."""
+CHUNK_ROWS = 96
+"""Rows of a chunk: its values stay in the second-level cache of a core."""
+SCRATCH_BYTES = (CHUNK_ROWS + TALL) * SUM_BYTES
+MOST_INNER = 1024
+"""Rows of weights that are multiplied before the next: a block of them stays near all tiles."""
 PER_CHUNK, PER_ROW, PER_QUERY = 0, 1, 2
 """Which row of a value a candidate reads: its place in the chunk, its own, its query's."""
 
@@ -127,8 +132,12 @@ def _product(step, count, scratch, sides, matrix):
         sides
     )
     weight, column = matrix + step.weight, 0
+    blocks = (step.inner + MOST_INNER - 1) // MOST_INNER
+    block = (step.inner + blocks - 1) // blocks
     sums = SUMS_INT8 if step.op == PRODUCT_INT8 else SUMS_F32
-    direct = _is_common(step, mapping)
+    # A row or two at the end, and narrower tiles, are not finished in registers.
+    tall_rows = count if count % TALL > 2 or count % TALL == 0 else count - count % TALL
+    common = _is_common(step, mapping)
     while column < step.columns:
         vectors = min(WIDE, (step.columns - column + LANES - 1) // LANES)
         columns = min(step.columns - column, LANES * vectors)
@@ -136,29 +145,37 @@ def _product(step, count, scratch, sides, matrix):
         scale = step.scale + 4 * column if step.scale else 0
         bias = step.bias + 4 * column if step.bias else 0
         slope = step.slope + 4 * column
-        row = 0
-        while row < count:
-            tall = count - row > 2
-            taken = min(TALL, count - row) if tall else 1
-            beside = other + (0 if mapping else row) * other_bytes + _beside(step, column)
-            target = out + row * out_bytes + 4 * column if out else 0
-            coded = codes + row * width + column if codes else 0
-            tile = (
-                8 * (step.op == PRODUCT_INT8) + 4 * tall + vectors - 1,
-                source + row * source_bytes, source_bytes, count - row,
-                weight, weight_bytes, columns, step.inner, 0 if direct else scratch,
-                scale, bias, step.combine, beside, other_bytes, step.activation, slope,
-                target, out_bytes, coded, width,
-            )  # fmt: skip
-            _multiply(tile, step.inverse, step.zero)
-            if not direct:
-                numbers = (
-                    sums, scratch, 4 * WIDE * LANES, 0, taken, columns, scale, bias,
-                    step.combine, beside, other_bytes, mapping + 8 * row if mapping else 0,
-                    step.activation, slope, target, out_bytes, coded, width,
+        direct = tall_rows if common and vectors == WIDE else 0
+        done = 0
+        while done < step.inner:
+            taken = min(block, step.inner - done)
+            last = done + taken == step.inner
+            row = 0
+            while row < count:
+                tall = count - row > 2
+                kept = scratch + SUM_BYTES * row
+                tile = (
+                    8 * (step.op == PRODUCT_INT8) + 4 * tall + vectors - 1,
+                    source + row * source_bytes + 4 * done, source_bytes, count - row,
+                    weight + done * weight_bytes, weight_bytes, columns, taken,
+                    kept if done else 0, 0 if last and row < direct else kept,
+                    scale, bias, step.combine, other + row * other_bytes + _beside(step, column),
+                    other_bytes, step.activation, slope,
+                    out + row * out_bytes + 4 * column if out else 0, out_bytes,
+                    codes + row * width + column if codes else 0, width,
                 )  # fmt: skip
-                _bring(numbers, step.inverse, step.zero)
-            row += taken
+                _multiply(tile, step.inverse, step.zero)
+                row += TALL if tall else 1
+            done += taken
+        if direct < count:
+            numbers = (
+                sums, scratch + SUM_BYTES * direct, SUM_BYTES, 0, count - direct, columns,
+                scale, bias, step.combine, other + direct * other_bytes + _beside(step, column),
+                other_bytes, mapping, step.activation, slope,
+                out + direct * out_bytes + 4 * column if out else 0, out_bytes,
+                codes + direct * width + column if codes else 0, width,
+            )  # fmt: skip
+            _bring(numbers, step.inverse, step.zero)
         weight += 4 * columns if matrix else step.inner * weight_bytes
         column += LANES * vectors
 
@@ -190,14 +207,23 @@ def _row_at(side, row):
 def _pieces(step, count, scratch, sides):
     """Multiply each piece of each row by the same weights: pieces are rows of their own."""
     source, other, (out, out_bytes), _ = sides
+    single = step.combine > ONE_COLUMN
     for row in range(count):
-        inside = (
-            (_row_at(source, row), 4 * step.inner, 0),
-            (_row_at(other, row), 0 if step.combine > ONE_COLUMN else 4 * step.columns, 0),
-            (out + row * out_bytes, 4 * step.columns),
-            (0, 0),
-        )
-        _product(step, step.groups, scratch, inside, 0)
+        place = 0
+        while place < step.groups:
+            taken, skip = min(CHUNK_ROWS, step.groups - place), 4 * place * step.columns
+            inside = (
+                (_row_at(source, row) + 4 * place * step.inner, 4 * step.inner, 0),
+                (
+                    _row_at(other, row) + (0 if single else skip),
+                    0 if single else 4 * step.columns,
+                    0,
+                ),
+                (out + row * out_bytes + skip, 4 * step.columns),
+                (0, 0),
+            )
+            _product(step, taken, scratch, inside, 0)
+            place += taken
 
 
 @inner
@@ -216,7 +242,7 @@ def _dots(step, count, scratch, sides):
             )  # fmt: skip
             other_row = 0 if mapping else row
             numbers = (
-                SUMS_F32, scratch, 4 * WIDE * LANES, 0, taken, pieces, 0,
+                SUMS_F32, scratch, SUM_BYTES, 0, taken, pieces, 0,
                 step.bias + 4 * piece if step.bias else 0,
                 step.combine, other + other_row * other_bytes + _beside(step, piece), other_bytes,
                 mapping + 8 * row if mapping else 0, step.activation, step.slope + 4 * piece,
@@ -282,7 +308,7 @@ def _run_of(_sources: int) -> Any:
             values: ``VALUE`` records.
             rows: candidates in the batch, or queries in a query tower.
             row_to_query: address of int64 ``[rows]``, or 0 if all rows are of query 0.
-            chunk: most rows of a chunk, for which buffers have room.
+            chunk: most rows of a chunk, for which buffers have room; at most ``CHUNK_ROWS``.
             scratch: address of ``SCRATCH_BYTES`` bytes.
         """
         start = 0

@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 
 from headway.bundle import Program
 from headway.core import BundleError
-from headway.engine import products, tiles
+from headway.engine import products
 from headway.engine.memory import line_room
 from headway.engine.program_layout import Layout
 from headway.engine.seam import Shapes
 
 Feed = Mapping[str, NDArray[Any]]
-CHUNK_ROWS = 96
-"""Rows of a chunk: its values stay in the second-level cache of a core."""
 
 
 class ProgramEngine:
@@ -57,10 +55,12 @@ class ProgramRun:
         self._steps = layout.steps
         self._values = layout.values.copy()
         buffers = self._places.buffers
-        self._buffers = {home: line_room(CHUNK_ROWS * size) for home, size in buffers.items()}
+        self._buffers = {
+            home: line_room(products.CHUNK_ROWS * size) for home, size in buffers.items()
+        }
         for home, buffer in self._buffers.items():
             self._place(home, buffer.ctypes.data)
-        self._scratch = line_room(tiles.SCRATCH_BYTES)
+        self._scratch = line_room(products.SCRATCH_BYTES)
         self._scratch_address = self._scratch.ctypes.data
 
     def __call__(self, outputs: Sequence[str], feed: Feed) -> list[NDArray[np.float32]]:
@@ -87,7 +87,7 @@ class ProgramRun:
             self._values,
             rows,
             0 if mapping is None else products.address_of(mapping),
-            CHUNK_ROWS,
+            products.CHUNK_ROWS,
             self._scratch_address,
         )
         return [made[name].reshape(rows, *self._shapes[name]) for name in outputs]

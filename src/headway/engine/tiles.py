@@ -26,7 +26,8 @@ LANES = 16
 """Columns in one vector; outputs come in so many, the last ones masked."""
 WIDE, TALL = 4, 6
 """Vectors and rows of a full tile: 24 sums stay in 32 registers beside weights and one value."""
-SCRATCH_BYTES = TALL * WIDE * LANES * 4
+SUM_BYTES = WIDE * LANES * 4
+"""Bytes of a row of a full tile's sums."""
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _FLOATS, _INTS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
 _DOT = "llvm.x86.avx512.vpdpbusd.512"
@@ -90,12 +91,14 @@ def sum_tile(
         shape: rows and vectors.
         a: ``source``, ``row_bytes`` and rows ``left``; ``weight``, which has ``weight_bytes``
             between inner rows; ``inner`` rows, or groups of four of them for codes.
+            Sums go on from those at ``before``, if that is not 0.
         mask: lanes of the last vector that may be read of the weights; other sums mean nothing.
         codes: whether unsigned bytes are multiplied by signed ones.
     """
     rows, width = shape
     kind = _INTS if codes else _FLOATS
     starts = _row_starts(builder, rows, a)
+    first = _first_sums(builder, shape, kind, a["before"])
     before, loop = builder.block, builder.append_basic_block("inner")
     done = builder.append_basic_block("summed")
     builder.branch(loop)
@@ -124,13 +127,38 @@ def sum_tile(
         )
     more = builder.add(index, _I64(1))
     index.add_incoming(more, loop)
-    for row_sums, row_following in zip(sums, following, strict=True):
-        for total, value in zip(row_sums, row_following, strict=True):
-            total.add_incoming(constant(kind, 0), before)
+    for row_sums, row_first, row_following in zip(sums, first, following, strict=True):
+        for total, start, value in zip(row_sums, row_first, row_following, strict=True):
+            total.add_incoming(start, before)
             total.add_incoming(value, loop)
     builder.cbranch(builder.icmp_signed("<", more, a["inner"]), loop, done)
     builder.position_at_end(done)
     return following
+
+
+def _first_sums(builder: Any, shape: tuple[int, int], kind: Any, address: Any) -> list[list[Any]]:
+    """Return zeros, or the sums so far where there is an address of such."""
+    rows, width = shape
+    zero, before = constant(kind, 0), builder.block
+    more, ready = builder.append_basic_block("more"), builder.append_basic_block("ready")
+    builder.cbranch(builder.icmp_signed("!=", address, _I64(0)), more, ready)
+    builder.position_at_end(more)
+    loaded = [
+        [
+            load_at(builder, builder.add(address, _I64(row * SUM_BYTES + 4 * LANES * column)), kind)
+            for column in range(width)
+        ]
+        for row in range(rows)
+    ]
+    builder.branch(ready)
+    builder.position_at_end(ready)
+    found = []
+    for vectors in loaded:
+        found.append([builder.phi(kind) for _ in vectors])
+        for start, value in zip(found[-1], vectors, strict=True):
+            start.add_incoming(zero, before)
+            start.add_incoming(value, more)
+    return found
 
 
 _DOTS = (

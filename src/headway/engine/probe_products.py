@@ -14,6 +14,7 @@ from headway.bundle import Codes, EngineName, Product, Program, Steps
 from headway.core import Clock, from_seconds
 from headway.engine.onnx_engine import OnnxEngine
 from headway.engine.openvino_engine import HAS_OPENVINO, OpenVinoEngine, multiplies_bf16
+from headway.engine.probe import BEST
 from headway.engine.program import ProgramEngine
 from headway.engine.seam import DenseEngine
 from headway.engine.turns import take_turns
@@ -69,7 +70,11 @@ def _rates(shape: tuple[int, int, int], clock: Clock, nanoseconds: int) -> list[
             rows=rows,
             inner=inner,
             columns=columns,
-            multiply_adds_per_s=rows * inner * columns / max(1.0, float(np.median(taken))) * 1e9,
+            multiply_adds_per_s=rows
+            * inner
+            * columns
+            / max(1.0, float(np.percentile(taken, BEST)))
+            * 1e9,
         )
         for (precision, name, _), taken in zip(
             ways, take_turns(turns, clock, nanoseconds), strict=True

@@ -23,7 +23,8 @@ from headway.workload import Skew, draw_queries
 
 _GRAPH_PROFILE = "graph"
 _IDS = 1 << 18
-_LISTS = 4
+_AT_ONCE = 1 << 14
+"""Rows read in one go: few enough to be interrupted seldom."""
 
 
 class TowerWork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,7 +129,8 @@ def row_limit_ns(
     for name in work.features:
         records = loaded.model.tables[_table(loaded, name)].records
         drawn = _ids(columns[name])[:_IDS]
-        lists = [part for part in np.array_split(drawn, _LISTS) if len(part)]
+        size = max(1, min(len(drawn), _AT_ONCE // len(work.features)))
+        lists = [drawn[start : start + size] for start in range(0, len(drawn) - size + 1, size)]
         if lists:
             regions.append((records.reshape(-1), records.shape[1], lists))
     return rows_ns(regions, clock, 0.2) if regions else 0.0

@@ -12,7 +12,9 @@ import pytest
 from tests.contracts import tiny_ranker
 
 import headway
+from headway.bundle import EngineTrial
 from headway.cli.pages.profile import build_profile
+from headway.cli.profile_tables import engine_table
 from headway.cli.profiling import profile_bundle, profile_command
 from headway.cli.terminal import Terminal
 from headway.core import UsageError
@@ -36,7 +38,7 @@ def test_profile_is_printed_kept_and_drawn(
     out, page = tmp_path / "new" / "profile.json", tmp_path / "page.html"
     profile_bundle(bundle, SETTINGS, 0, (out, page), Terminal())
     said = capsys.readouterr()
-    for title in ("latency of whole queries", "ceilings of one core", "distance to the limit"):
+    for title in ("latency of whole queries", "ceilings of one core", "engines", "distance to the"):
         assert title in said.out
     kept = msgspec.json.decode(out.read_bytes(), type=Profile)
     assert all(work.counted for work in kept.towers), "the bundle has an account of its graph"
@@ -44,6 +46,41 @@ def test_profile_is_printed_kept_and_drawn(
     assert drawn.count("<svg") == 2
     assert kept.fingerprint in drawn
     assert "uniform (worst case)" in drawn
+    assert {trial.tower for trial in kept.engines} == {"query", "candidate"}
+    assert "What could run them" in drawn
+
+
+def test_every_engine_stands_with_its_times_and_the_reason() -> None:
+    made: dict[str, Any] = {"tower": "candidate", "precision": "int8"}
+    found = Profile(
+        bundle="b",
+        machine=machine_facts(),
+        fingerprint="f",
+        loads=(),
+        towers=(),
+        engines=(
+            EngineTrial(
+                **made,
+                engine="onnxruntime",
+                latency_us={"16": 250.0, "1": 50.0},
+                error=0.0,
+                chosen=False,
+                reason="slower",
+            ),
+            EngineTrial(
+                **(made | {"tower": "query"}),
+                engine="headway",
+                latency_us={"1": 7.25},
+                error=2.34e-5,
+                chosen=True,
+                reason="fastest",
+            ),
+        ),
+    )
+    head, (slower, taken) = engine_table(found)
+    assert head == ("tower", "products", "engine", "1 rows, us", "16 rows, us", "error", "verdict")
+    assert slower == ("candidate", "int8", "onnxruntime", "50.0", "250", "0", "slower")
+    assert taken == ("query", "int8", "headway", "7.2", "-", "2e-05", "runs it: fastest")
 
 
 def test_json_is_one_object_and_nothing_else(

@@ -94,3 +94,17 @@ def limit_table(found: Profile) -> Shown:
         for limit in found.limits
     ]
     return head, lines
+
+
+def engine_table(found: Profile) -> Shown:
+    """Return what could run each tower where the bundle was made: times in us by rows, and why."""
+    counts = sorted({int(rows) for trial in found.engines for rows in trial.latency_us})
+    head = ("tower", "products", "engine", *(f"{n} rows, us" for n in counts), "error", "verdict")
+    lines: Lines = []
+    for trial in found.engines:
+        times = [trial.latency_us.get(str(count)) for count in counts]
+        shown = ["-" if taken is None else us(1000 * taken) for taken in times]
+        verdict = f"runs it: {trial.reason}" if trial.chosen else trial.reason
+        named = (str(trial.tower), trial.precision, trial.engine)
+        lines.append((*named, *shown, f"{trial.error:.1g}", verdict))
+    return head, lines

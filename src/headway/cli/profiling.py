@@ -136,6 +136,8 @@ def _show(found: Profile, terminal: Terminal) -> None:
         for note in found.ceilings.notes:
             terminal.result(note)
     terminal.table("towers", *tables.tower_table(found))
+    if found.engines:
+        terminal.table("engines, as tried when the bundle was made", *tables.engine_table(found))
     if found.limits:
         terminal.table(
             "distance to the limit: one thread, per query, times in us", *tables.limit_table(found)

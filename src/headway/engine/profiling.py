@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from headway.bundle import EngineTrial
 from headway.core import Clock, Piece, Query, Runner, Scope, UsageError, check_fields, from_seconds
 from headway.engine.ceilings import Ceilings, measure_ceilings
 from headway.engine.loading import LoadedModel
@@ -77,6 +78,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         towers: what each has to do.
         ceilings: of the machine; None if not measured.
         limits: of each tower at each number of rows, one thread; empty without ceilings.
+        engines: what could have run each tower where the bundle was made, with times and reasons.
     """
 
     bundle: str
@@ -86,6 +88,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     towers: tuple[TowerWork, ...]
     ceilings: Ceilings | None = None
     limits: tuple[TowerLimit, ...] = ()
+    engines: tuple[EngineTrial, ...] = ()
 
 
 def fingerprint(facts: MachineFacts) -> str:
@@ -146,6 +149,7 @@ def profile(
         towers=towers,
         ceilings=limits.ceilings,
         limits=tuple(limits.found),
+        engines=loaded.manifest.engines,
     )
 
 

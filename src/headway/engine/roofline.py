@@ -2,8 +2,8 @@
 
 After Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for
 multicore architectures" (CACM 2009), with a second roof for rows read at random. Lookups and
-products are taken not to overlap; small and narrow products do not reach the rate of the large
-square one that the roof is made of.
+products are taken not to overlap; small and narrow products do not reach the rate of those that
+the roof is made of.
 """
 
 from __future__ import annotations

@@ -5,7 +5,13 @@ from __future__ import annotations
 from headway import __version__
 from headway.cli.pages.html import cards, figure, heading, page, paragraph, table
 from headway.cli.pages.profile_plots import latency_curves, limit_bars
-from headway.cli.profile_tables import ceiling_table, latency_table, limit_table, tower_table
+from headway.cli.profile_tables import (
+    ceiling_table,
+    engine_table,
+    latency_table,
+    limit_table,
+    tower_table,
+)
 from headway.engine import Profile
 
 
@@ -24,6 +30,16 @@ def build_profile(found: Profile) -> str:
         heading("What the towers do"),
         table(*tower_table(found)),
     ]
+    if found.engines:
+        body += [
+            heading("What could run them"),
+            paragraph(
+                "Every engine was timed on the machine that made the bundle, turn by turn; one "
+                "whose outputs differ too much from ONNX Runtime's is refused before its time "
+                "counts. Errors are shares of the outputs' spread."
+            ),
+            table(*engine_table(found)),
+        ]
     if found.limits:
         body += [
             heading("Distance to the limit"),
@@ -34,7 +50,7 @@ def build_profile(found: Profile) -> str:
             ),
             paragraph(
                 "Lookups are held against this machine reading the same tables at ids drawn "
-                "likewise; products against a large square one. They are taken not to overlap."
+                "likewise; products against the best rate of any engine here. They are taken not to overlap."
             ),
             table(*limit_table(found)),
         ]

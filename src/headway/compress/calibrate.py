@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,25 @@ from headway.data import Dataset
 from headway.engine import CompiledModel, DenseCall
 
 _KEPT_VALUES = 1 << 18
+_KEPT_ROWS, _KEPT_RUNS = 2048, 16
+Feed = Mapping[str, NDArray[Any]]
 
 
-def calibrate(
-    model: CompiledModel, graphs: Mapping[str, bytes], rows: Dataset
-) -> dict[str, dict[str, Range]]:
-    """Return the ranges of the activations that ``quantize_dense`` wants, by scope.
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """What was seen of a float32 model.
+
+    Attributes:
+        ranges: of the activations that ``quantize_dense`` wants, by scope and name.
+        samples: some of what its towers were fed, by scope.
+    """
+
+    ranges: Mapping[str, Mapping[str, Range]]
+    samples: Mapping[str, tuple[Feed, ...]]
+
+
+def calibrate(model: CompiledModel, graphs: Mapping[str, bytes], rows: Dataset) -> Calibration:
+    """Return what activations the rows lead to, and what the towers are fed then.
 
     Args:
         model: in float32; consumed, its towers are put under watch.
@@ -34,7 +48,10 @@ def calibrate(
         watched[scope] = _Watch(graphs[scope], names)
         model.towers[scope] = (layout, watched[scope])
     score_dataset(model.runner(), rows)
-    return {scope: watch.ranges() for scope, watch in watched.items()}
+    return Calibration(
+        {scope: watch.ranges() for scope, watch in watched.items()},
+        {scope: tuple(watch.samples) for scope, watch in watched.items()},
+    )
 
 
 class _Watch:
@@ -52,12 +69,16 @@ class _Watch:
         self._names = {name: name if name in made else f"seen.{name}" for name in names}
         self._kept: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
         self._rng = np.random.default_rng(0)
+        self.samples: list[Feed] = []
 
     def caller(self) -> DenseCall:
         """Return what runs the graph."""
         return self._run
 
     def _run(self, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[NDArray[np.float32]]:
+        kept = sum(max(map(len, sample.values())) for sample in self.samples)
+        if kept < _KEPT_ROWS and len(self.samples) < _KEPT_RUNS:
+            self.samples.append({name: np.array(values) for name, values in feed.items()})
         found: list[NDArray[np.float32]] = self._session.run(
             [*outputs, *self._names.values()], feed
         )

@@ -76,7 +76,7 @@ def build_compositions(
     formats: Sequence[TableFormat] = list(dict.fromkeys(("f32", *settings.tables)))
     parts = {f: quantize_tables(lowered.tables, f) for f in formats if lowered.tables or f == "f32"}
     records = {f: _records(tables, schema) for f, tables in parts.items()}
-    towers = build_towers(lowered, schema, records["f32"], settings.dense, calibration)
+    towers = build_towers(lowered, records["f32"], settings, calibration)
     return [
         Composition(
             tables=table_format,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -92,6 +92,14 @@ def activations(graph: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def products_of(graph: bytes) -> dict[str, int]:
+    """Return the weights of the wide products of each activation that ``activations`` names."""
+    found: Counter[str] = Counter()
+    for layer in _layers(onnx.load_from_string(graph)):
+        found[layer.source] += layer.weight.size
+    return dict(found)
+
+
 def with_outputs(graph: bytes, names: tuple[str, ...]) -> bytes:
     """Return the graph with more of its values as outputs, so that they can be watched."""
     model = onnx.load_from_string(graph)
@@ -123,7 +131,9 @@ def fit_range(values: NDArray[np.float32]) -> Range:
     return min(tried, key=lambda r: float(np.square(_rounded(sample, r) - sample).mean()))
 
 
-def quantize_dense(graph: bytes, ranges: Mapping[str, Range]) -> bytes:
+def quantize_dense(
+    graph: bytes, ranges: Mapping[str, Range], only: Container[str] | None = None
+) -> bytes:
     """Return a tower whose wide products are int8, with float inputs and outputs as before.
 
     Weights: symmetric int8, one scale per output. Activations: uint8 with one fixed scale per
@@ -134,12 +144,13 @@ def quantize_dense(graph: bytes, ranges: Mapping[str, Range]) -> bytes:
     Args:
         graph: ONNX bytes of a float32 tower.
         ranges: range of each of ``activations(graph)``.
+        only: activations whose products become int8; by default all.
 
     Raises:
         UsageError: if a range is missing.
     """
     model = onnx.load_from_string(graph)
-    layers = _layers(model)
+    layers = [layer for layer in _layers(model) if only is None or layer.source in only]
     if not layers:
         return graph
     rounded: dict[str, tuple[str, str, str]] = {}

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from math import exp, log
 
 from headway.bundle import DensePrecision, EngineName, EngineTrial, FewPart, TowerPart
-from headway.compress.calibrate import calibrate
+from headway.compress.calibrate import Calibration, Feed, calibrate
+from headway.compress.mixed import narrow_enough
 from headway.compress.program import quantize_program, to_program
 from headway.compress.quantize import (
     Range,
@@ -15,7 +16,8 @@ from headway.compress.quantize import (
     quantize_dense,
     quantize_dense_dynamic,
 )
-from headway.core import Clock, MonotonicClock, Schema, Scope
+from headway.compress.settings import OptimizeSettings
+from headway.core import Clock, MonotonicClock, Scope
 from headway.data import Dataset
 from headway.engine import (
     HAS_OPENVINO,
@@ -65,9 +67,8 @@ class Towers:
 
 def build_towers(
     lowered: Lowered,
-    schema: Schema,
     tables: Mapping[str, TableRecords],
-    precisions: Sequence[DensePrecision],
+    settings: OptimizeSettings,
     calibration: Dataset,
     clock: Clock | None = None,
 ) -> dict[DensePrecision, Towers]:
@@ -78,9 +79,9 @@ def build_towers(
 
     Args:
         lowered: the model without torch.
-        schema: of the model.
         tables: float32 tables, to score the calibrating rows with.
-        precisions: which to make.
+        settings: which precisions to make; and how much outputs may change: where int8 throughout
+            brings more, the products that bring most stay in float32.
         calibration: rows that activations take their ranges from.
         clock: what engines are compared with; the machine's by default.
     """
@@ -89,15 +90,17 @@ def build_towers(
         graphs[Scope.QUERY] = lowered.query_tower
     clock = clock or MonotonicClock()
     built: dict[DensePrecision, Towers] = {"f32": _chosen(graphs, "f32", None, clock)}
-    if "bf16" in precisions and multiplies_bf16():
+    if "bf16" in settings.dense and multiplies_bf16():
         built["bf16"] = _chosen(graphs, "bf16", None, clock)
     if any(activations(graph.onnx) for graph in graphs.values()):
-        if "int8" in precisions:
+        if "int8" in settings.dense:
             towers = {scope: Tower(graph, graph.onnx) for scope, graph in graphs.items()}
-            model = CompiledModel(schema, tables, towers.get(Scope.QUERY), towers[Scope.CANDIDATE])
-            ranges = calibrate(model, {s: g.onnx for s, g in graphs.items()}, calibration)
-            built["int8"] = _chosen(graphs, "int8", ranges, clock)
-        if "int8-dynamic" in precisions:
+            model = CompiledModel(
+                calibration.schema, tables, towers.get(Scope.QUERY), towers[Scope.CANDIDATE]
+            )
+            seen = calibrate(model, {s: g.onnx for s, g in graphs.items()}, calibration)
+            built["int8"] = _chosen(graphs, "int8", (seen, settings.error_limit), clock)
+        if "int8-dynamic" in settings.dense:
             built["int8-dynamic"] = _chosen(graphs, "int8-dynamic", None, clock)
     return built
 
@@ -118,15 +121,23 @@ def as_tower(part: TowerPart) -> Tower:
 def _chosen(
     graphs: Mapping[Scope, TowerGraph],
     precision: DensePrecision,
-    ranges: Mapping[str, Mapping[str, Range]] | None,
+    narrowing: tuple[Calibration, float] | None,
     clock: Clock,
 ) -> Towers:
     """Return the towers, each with its fastest engine."""
     parts: dict[Scope, TowerPart] = {}
     trials: list[EngineTrial] = []
     for scope, graph in graphs.items():
-        ways = _ways(graph, precision, None if ranges is None else ranges[scope])
-        found = try_dense([as_tower(way) for way in ways], scope, _ROWS[scope], clock)
+        ranges: Mapping[str, Range] | None = None
+        samples: Sequence[Feed] = ()
+        if narrowing is not None:
+            seen, limit = narrowing
+            samples, ranges = seen.samples[scope], seen.ranges[scope]
+            kept = narrow_enough(graph.onnx, ranges, samples, limit)
+            ranges = {name: covered for name, covered in ranges.items() if name in kept}
+        ways = _ways(graph, precision, ranges)
+        towers = [as_tower(way) for way in ways]
+        found = try_dense(towers, scope, _ROWS[scope], clock, samples=samples)
         parts[scope], told = _best(scope, ways, found)
         trials += told
     return Towers(parts.get(Scope.QUERY), parts[Scope.CANDIDATE], tuple(trials))
@@ -177,7 +188,7 @@ def _ways(
     """Return all that can run the tower, ONNX Runtime first."""
     if precision == "int8-dynamic":
         return [_part(graph, quantize_dense_dynamic(graph.onnx), precision, "onnxruntime")]
-    onnx = graph.onnx if ranges is None else quantize_dense(graph.onnx, ranges)
+    onnx = graph.onnx if ranges is None else quantize_dense(graph.onnx, ranges, ranges)
     narrow = onnx != graph.onnx
     if precision == "int8" and not narrow:
         precision = "f32"

@@ -38,6 +38,8 @@ def try_dense(
     rows: Sequence[int],
     clock: Clock,
     seconds: float = 0.1,
+    *,
+    samples: Sequence[Feed] = (),
 ) -> list[DenseTrial]:
     """Return each tower's times, measured turn by turn on drawn inputs, and its difference.
 
@@ -47,16 +49,19 @@ def try_dense(
         rows: rows in one run.
         clock: what tells the time.
         seconds: for each number of rows.
+        samples: what the tower is fed in earnest, to compare outputs on; drawn inputs otherwise.
     """
     engines = [open_tower(scope, tower) for tower in towers]
     calls = [engine.caller() for engine in engines]
     outputs, layout = list(towers[0].layout.outputs), towers[0].layout
     mapped = "row_to_query" in layout.inputs
     times: list[dict[int, float]] = [{} for _ in towers]
-    wrong = [0.0 for _ in towers]
+    wrong = _errors(calls, outputs, samples) if samples else [0.0 for _ in towers]
     for count in rows:
         feeds = [_drawn(engines[0], count, seed, mapped=mapped) for seed in range(_ROTATED)]
-        wrong = [max(pair) for pair in zip(wrong, _errors(calls, outputs, feeds[0]), strict=True)]
+        if not samples:
+            errors = _errors(calls, outputs, feeds)
+            wrong = [max(pair) for pair in zip(wrong, errors, strict=True)]
         turns: list[Callable[[int], object]] = [
             partial(_once, call, outputs, feeds) for call in calls
         ]
@@ -71,8 +76,9 @@ def _once(call: DenseCall, outputs: list[str], feeds: Sequence[Feed], turn: int)
     return call(outputs, feeds[turn % len(feeds)])
 
 
-def _errors(calls: Sequence[DenseCall], outputs: list[str], feed: Feed) -> list[float]:
-    first, *others = [call(outputs, feed) for call in calls]
+def _errors(calls: Sequence[DenseCall], outputs: list[str], feeds: Sequence[Feed]) -> list[float]:
+    """Return each call's largest change against the first, as a share of an output's spread."""
+    first, *others = [_all_of(call, outputs, feeds) for call in calls]
     found = [0.0]
     for other in others:
         changes = [
@@ -81,6 +87,13 @@ def _errors(calls: Sequence[DenseCall], outputs: list[str], feed: Feed) -> list[
         ]
         found.append(max(changes))
     return found
+
+
+def _all_of(
+    call: DenseCall, outputs: list[str], feeds: Sequence[Feed]
+) -> list[NDArray[np.float32]]:
+    runs = [call(outputs, feed) for feed in feeds]
+    return [np.concatenate([run[place] for run in runs]) for place in range(len(outputs))]
 
 
 def _drawn(engine: DenseEngine, rows: int, seed: int, *, mapped: bool) -> Feed:

@@ -20,7 +20,7 @@ from headway.engine.finish import (
 )
 from headway.engine.product_tile import product_tile
 from headway.engine.tiles import LANES, SUM_BYTES, TALL, WIDE, sum_dots
-from headway.engine.vectors import entry, inner, int64_at
+from headway.engine.vectors import ask_lines, entry, inner, int64_at
 from headway.engine.whole_rows import SOURCES, dot_places, softmax_rows, weave_row
 
 PRODUCT, PRODUCT_INT8, DOTS, MAP, SOFTMAX, WEAVE, QUERY_DOTS = 0, 1, 2, 3, 4, 5, 6
@@ -28,6 +28,8 @@ PRODUCT, PRODUCT_INT8, DOTS, MAP, SOFTMAX, WEAVE, QUERY_DOTS = 0, 1, 2, 3, 4, 5,
 CHUNK_ROWS = 96
 """Rows of a chunk: its values stay in the second-level cache of a core."""
 SCRATCH_BYTES = (CHUNK_ROWS + TALL) * SUM_BYTES
+MOST_ASKED = 1 << 19
+"""Bytes of weights that are asked into the caches before a run."""
 MOST_INNER = 1024
 """Rows of weights that are multiplied before the next: a block of them stays near all tiles."""
 PER_CHUNK, PER_ROW, PER_QUERY = 0, 1, 2
@@ -57,6 +59,7 @@ STEP = np.dtype(
         ("columns", np.int64),  # of a piece of the result
         ("weight", np.int64),  # address of the packed weights, or offset into the matrix
         ("weight_bytes", np.int64),  # between the matrix's rows
+        ("weight_size", np.int64),  # of the packed weights
         ("scale", np.int64),  # address; 0 for none, as all that follow
         ("bias", np.int64),
         ("slope", np.int64),
@@ -299,6 +302,17 @@ def _do(step, count, scratch, sides, matrix):
         _product(step, count, scratch, sides, matrix)
 
 
+@inner
+def _ask(steps):
+    """Ask for the weights before they are needed: between queries others use the caches."""
+    asked = 0
+    for index in range(len(steps)):
+        size = steps[index].weight_size
+        asked += size
+        if size and asked <= MOST_ASKED:
+            ask_lines(steps[index].weight, size)
+
+
 def _run_of(_sources: int) -> Any:
     def run_steps(steps, values, rows, row_to_query, chunk, scratch):
         """Run all steps over chunks of rows; the caller answers for the addresses.
@@ -311,6 +325,7 @@ def _run_of(_sources: int) -> Any:
             chunk: most rows of a chunk, for which buffers have room; at most ``CHUNK_ROWS``.
             scratch: address of ``SCRATCH_BYTES`` bytes.
         """
+        _ask(steps)
         start = 0
         while start < rows:
             count = min(chunk, rows - start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -67,7 +68,7 @@ class Layout:
         """
         self._program = program
         self.places = Places(program)
-        self._kept: list[NDArray[Any]] = []
+        self._kept: dict[bytes, NDArray[np.uint8]] = {}
         self.counted = _counted(self.places)
         records: list[Record] = []
         for steps in _in_strips(program):
@@ -186,8 +187,12 @@ class Layout:
             packed = self._keep(_padded(weight[:, 0]))
             extras = self._extras(step, slice(None), groups)
             return record | extras | {"op": products.DOTS, "columns": 1, "weight": packed}
-        packed, extras = self._keep(pack(weight, 1)), self._extras(step, slice(None))
-        return record | extras | {"op": products.PRODUCT, "columns": columns, "weight": packed}
+        record |= self._extras(step, slice(None)) | self._packed(weight, 1)
+        return record | {"op": products.PRODUCT, "columns": columns}
+
+    def _packed(self, weight: NDArray[Any], group: int) -> Record:
+        packed = pack(weight, group)
+        return {"weight": self._keep(packed), "weight_size": packed.nbytes}
 
     def _by_codes(self, step: Product, codes: Codes, record: Record) -> list[Record]:
         weight = self._program.tensors[step.weight]
@@ -197,7 +202,7 @@ class Layout:
         record |= self._extras(step, slice(None)) | {
             "op": products.PRODUCT_INT8,
             "inner": -(-len(weight) // 4),
-            "weight": self._keep(pack(weight, 4)),
+            **self._packed(weight, 4),
             "scale": self._keep(_padded(scale)),
             "bias": self._keep(_padded((bias + shift).astype(np.float32))),
         }
@@ -278,11 +283,13 @@ class Layout:
         return np.asarray(self._program.tensors[name], np.float32)
 
     def _keep(self, array: NDArray[Any]) -> int:
-        """Return the address of an array that lives as long as the layout."""
-        room = line_room(array.nbytes)
-        room[:] = array.reshape(-1).view(np.uint8)
-        self._kept.append(room)
-        return int(room.ctypes.data)
+        """Return the address of an array that lives as long as the layout; like ones share it."""
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        key = hashlib.sha256(data.data).digest()
+        if key not in self._kept:
+            self._kept[key] = line_room(data.nbytes)
+            self._kept[key][:] = data
+        return int(self._kept[key].ctypes.data)
 
 
 def _rounds(maker: Record, rounding: Record) -> bool:

@@ -3,8 +3,9 @@
 Bundles in f32 and reduced, one thread, warm, queries that rotate. The work of a tower is rows of
 tables and multiply-adds; its limit is these rows read and not used, and the products at the best
 rate that any engine here reaches in that precision, or the weights read once if that takes
-longer. Limits are measured in the same run. They are taken not to overlap, and no time is allowed
-for a call or for element-wise work. A distance is the measured time over the limit, and one above
+longer, and sigmoids and the like at the rate of Headway's own. Limits are measured in the same
+run. They are taken not to overlap, and no time is allowed for a call or for other element-wise
+work. A distance is the measured time over the limit, and one above
 3x at N = 256 needs a reason in this file, which is printed beside it.
 
 Examples:
@@ -65,9 +66,9 @@ def rows_of(found: Profile, about: Row) -> list[Row]:
 def whole_of(parts: Sequence[Row]) -> Row:
     """Return a query's towers together."""
     summed = ("looked_up", "looked_up_bytes", "multiply_adds")
-    times = ("lookups_ns", "dense_ns", "measured_ns")
+    times = ("lookups_ns", "dense_ns", "curves_ns", "measured_ns")
     total: Row = {name: sum(part[name] for part in parts) for name in summed + times}
-    least = max(1.0, total["lookups_ns"] + total["dense_ns"])
+    least = max(1.0, total["lookups_ns"] + total["dense_ns"] + total["curves_ns"])
     return total | {"tower": WHOLE, "products": "", "distance": total["measured_ns"] / least}
 
 
@@ -92,14 +93,14 @@ def line_of(row: Row) -> str:
         f"{row['model']:8} {row['precision']:8}{row['tower']:12}{row['products']:6}{row['ids']:8}"
         f"{row['rows']:5}{row['looked_up']:9,.0f}{row['looked_up_bytes'] / 1e3:10,.0f}"
         f"{row['multiply_adds'] / 1e6:9.2f}{row['lookups_ns'] / 1e3:9.1f}"
-        f"{row['dense_ns'] / 1e3:9.1f}{row['measured_ns'] / 1e3:10.1f}{row['distance']:7.2f}x{mark}"
+        f"{row['dense_ns'] / 1e3:9.1f}{row['curves_ns'] / 1e3:9.1f}{row['measured_ns'] / 1e3:10.1f}{row['distance']:7.2f}x{mark}"
     )
 
 
 def head() -> str:
     return (
         f"{'model':8} {'bundle':8}{'tower':12}{'in':6}{'ids':8}{'N':>5}{'lookups':>9}{'kB':>10}"
-        f"{'M mult':>9}{'tables':>9}{'dense':>9}{'took, us':>10}{'over':>8}"
+        f"{'M mult':>9}{'tables':>9}{'dense':>9}{'curves':>9}{'took, us':>10}{'over':>8}"
     )
 
 
@@ -130,7 +131,8 @@ def ceilings_of(found: Profile) -> str:
         f"{read.size_bytes >> 10} KiB {read.bytes_per_s / 1e9:.1f}"
         for read in found.ceilings.sequential
     )
-    return f"  multiply-adds: {'; '.join(told)}; in order, GB/s: {reads}"
+    curves = f"curves {found.ceilings.curves_per_s / 1e9:.1f} G/s"
+    return f"  multiply-adds: {'; '.join(told)}; {curves}; in order, GB/s: {reads}"
 
 
 def show(rows: Sequence[Row]) -> int:

@@ -99,6 +99,7 @@ def test_ceilings_hold_what_could_be_measured() -> None:
     rng = np.random.default_rng(0)
     found = measure_ceilings(TickingClock(10**8), rng, seconds=0.01, region_bytes=1 << 20)
     assert {r.huge_pages for r in found.random} == {True, False}
+    assert found.curves_per_s == pytest.approx(32 * 256 / 0.1)
     own = {p.precision for p in found.products if p.engine == "headway"}
     assert own == {"f32", "int8"}, "no ceiling is below what Headway's own engine reaches"
     assert {p.engine for p in found.products} >= {"headway", "onnxruntime"}
@@ -123,6 +124,8 @@ def test_a_limit_is_read_off_the_nearest_ceiling() -> None:
     assert ceilings.read_ns(500_000) == pytest.approx(500_000)
     assert ceilings.product_ns(70, "f32") == pytest.approx(70)
     assert ceilings.product_ns(70, "int8-dynamic") is None
+    assert ceilings.curve_ns(100) == 0
+    assert msgspec.structs.replace(ceilings, curves_per_s=1e8).curve_ns(5) == pytest.approx(50)
 
 
 def test_profile_covers_all_rows_ids_and_threads(bundle_path: Path) -> None:
@@ -154,7 +157,7 @@ def test_distance_is_measured_time_over_both_limits(bundle_path: Path) -> None:
     towers = {work.tower: work for work in tower_work(loaded)}
     assert {(x.tower, x.rows) for x in found.limits} == {(t, r) for t in towers for r in (1, 4)}
     for limit in found.limits:
-        bound = max(1.0, limit.lookups_ns + limit.dense_ns)
+        bound = max(1.0, limit.lookups_ns + limit.dense_ns + limit.curves_ns)
         assert limit.distance == pytest.approx(limit.measured_ns / bound)
     one, four = (x for x in found.limits if x.tower is Scope.CANDIDATE)
     assert four.multiply_adds == 4 * one.multiply_adds
@@ -164,11 +167,16 @@ def test_distance_is_measured_time_over_both_limits(bundle_path: Path) -> None:
 def test_multiply_adds_come_from_the_bundle_if_it_counted_them(bundle_path: Path) -> None:
     loaded = load_model(bundle_path)
     assert not any(work.counted for work in tower_work(loaded))
-    account = {"rows": 256, "query": [{"after": 5}], "candidate": [{"after": 512}, {"after": 256}]}
+    candidate = [{"after": 512}, {"after": 256, "op": "aten.sigmoid"}]
+    account = {"rows": 256, "query": [{"after": 5}], "candidate": candidate}
     object.__setattr__(loaded.bundle, "profiles", {"graph": msgspec.json.encode(account)})
     assert {work.tower: work.multiply_adds for work in tower_work(loaded)} == {
         Scope.QUERY: 5,
         Scope.CANDIDATE: 3,
+    }
+    assert {work.tower: work.curves for work in tower_work(loaded)} == {
+        Scope.QUERY: 0,
+        Scope.CANDIDATE: 1,
     }
 
 

@@ -49,6 +49,8 @@ def ceiling_table(ceilings: Ceilings) -> Shown:
         )
         for rate in ceilings.products
     ]
+    if ceilings.curves_per_s:
+        lines.append(("sigmoids in f32, headway", f"{ceilings.curves_per_s / 1e9:.3g}G/s"))
     return ("ceiling", ""), lines
 
 
@@ -73,11 +75,23 @@ def tower_table(found: Profile) -> Shown:
 
 
 def limit_table(found: Profile) -> Shown:
-    """Return each tower's work per query, its two limits and its time in us, and time over limits.
+    """Return each tower's work per query, its limits and its time in us, and time over limits.
 
-    The work is rows of tables read, their bytes, and multiply-adds.
+    The work is rows of tables read, their bytes, and multiply-adds; curves are its sigmoids.
     """
-    head = ("tower", "ids", "rows", "reads", "bytes", "MACs", "tables", "dense", "took", "over")
+    head = (
+        "tower",
+        "ids",
+        "rows",
+        "reads",
+        "bytes",
+        "MACs",
+        "tables",
+        "dense",
+        "curves",
+        "took",
+        "over",
+    )
     lines: Lines = [
         (
             str(limit.tower),
@@ -88,6 +102,7 @@ def limit_table(found: Profile) -> Shown:
             count_of(round(limit.multiply_adds)),
             us(limit.lookups_ns),
             us(limit.dense_ns),
+            us(limit.curves_ns),
             us(limit.measured_ns),
             f"{limit.distance:.1f}x",
         )

@@ -7,6 +7,7 @@ import numpy as np
 
 from headway.core import Clock
 from headway.engine.probe import RandomRead, SequentialRead, random_reads, sequential_reads
+from headway.engine.probe_curves import curves_per_s
 from headway.engine.probe_products import HAS_ONNX, ProductRate, product_rates
 
 _SIZES = tuple(size << 10 for size in (256, 1024, 4096, 16384, 65536, 262144))
@@ -23,12 +24,14 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             and in small ones.
         products: multiply-adds by precision and engine; the best of a precision counts.
         notes: what could not be measured and why.
+        curves_per_s: sigmoids or hyperbolic tangents; 0 if not measured.
     """
 
     sequential: tuple[SequentialRead, ...]
     random: tuple[RandomRead, ...]
     products: tuple[ProductRate, ...]
     notes: tuple[str, ...] = ()
+    curves_per_s: float = 0.0
 
     def read_ns(self, size_bytes: float) -> float:
         """Return the least time to read so many bytes in order, as of a buffer of that size."""
@@ -45,6 +48,10 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         kind = "int8" if precision.startswith("int8") else precision
         rates = [p.multiply_adds_per_s for p in self.products if p.precision == kind]
         return multiply_adds / max(rates) * 1e9 if rates else None
+
+    def curve_ns(self, curves: float) -> float:
+        """Return the least time of so many sigmoids or hyperbolic tangents."""
+        return curves / self.curves_per_s * 1e9 if self.curves_per_s else 0.0
 
 
 def measure_ceilings(
@@ -79,4 +86,5 @@ def measure_ceilings(
         random=(*random[0], *random[1]),
         products=products,
         notes=tuple(notes),
+        curves_per_s=curves_per_s(clock, seconds=share / 8),
     )

@@ -1,8 +1,8 @@
 """The least that a tower can take on this machine, and how far the measured time is from it.
 
 After Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for
-multicore architectures" (CACM 2009), with a second roof for rows read at random. Lookups and
-products are taken not to overlap; small and narrow products do not reach the rate of those that
+multicore architectures" (CACM 2009), with further roofs for rows read at random and for sigmoids.
+Lookups, products and sigmoids are taken not to overlap; small and narrow products do not reach the rate of those that
 the roof is made of.
 """
 
@@ -22,6 +22,8 @@ from headway.engine.probe import rows_ns
 from headway.workload import Skew, draw_queries
 
 _GRAPH_PROFILE = "graph"
+_CURVES = {"aten.sigmoid", "aten.tanh", "aten._softmax", "aten.softmax", "aten.exp"}
+"""Operations of the account that take an exponential for each value."""
 _IDS = 1 << 18
 _AT_ONCE = 1 << 14
 """Rows read in one go: few enough to be interrupted seldom."""
@@ -37,6 +39,7 @@ class TowerWork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         weight_bytes: of the stored graph.
         multiply_adds: per row of the tower: per query, or per candidate.
         counted: False if they are only guessed from the size of the weights.
+        curves: sigmoids, tangents and exponentials per row; 0 where they are not counted.
     """
 
     tower: Scope
@@ -45,6 +48,7 @@ class TowerWork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     weight_bytes: int
     multiply_adds: float
     counted: bool
+    curves: float = 0.0
 
 
 class TowerLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +64,8 @@ class TowerLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         lookups_ns: the machine's own limit of reading these rows, in this order.
         dense_ns: products at the measured rate, or the weights read once if that takes longer.
         measured_ns: median.
-        distance: measured over both limits together.
+        distance: measured over all limits together.
+        curves_ns: sigmoids, tangents and exponentials at the measured rate.
     """
 
     tower: Scope
@@ -73,10 +78,12 @@ class TowerLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     dense_ns: float
     measured_ns: float
     distance: float
+    curves_ns: float = 0.0
 
 
 class _Cost(msgspec.Struct):
     after: int
+    op: str = ""
 
 
 class _Account(msgspec.Struct):
@@ -105,8 +112,9 @@ def tower_work(loaded: LoadedModel) -> tuple[TowerWork, ...]:
                 precision=entry.precision,
                 features=_looked_up(entry),
                 weight_bytes=size,
-                multiply_adds=guess if counted is None else counted,
+                multiply_adds=guess if counted is None else counted[0],
                 counted=counted is not None,
+                curves=0.0 if counted is None else counted[1],
             )
         )
     return tuple(found)
@@ -158,7 +166,8 @@ def tower_limit(
     row_bytes = {
         name: loaded.model.tables[_table(loaded, name)].records.shape[1] for name in counts
     }
-    operations = work.multiply_adds * (rows if work.tower is Scope.CANDIDATE else 1)
+    times = rows if work.tower is Scope.CANDIDATE else 1
+    operations, curves = work.multiply_adds * times, ceilings.curve_ns(work.curves * times)
     products = ceilings.product_ns(operations, work.precision) or 0.0
     looked_up = sum(counts.values())
     lookups = looked_up * row_ns
@@ -174,12 +183,13 @@ def tower_limit(
         lookups_ns=lookups,
         dense_ns=dense,
         measured_ns=median,
-        distance=median / max(1.0, lookups + dense),
+        distance=median / max(1.0, lookups + dense + curves),
+        curves_ns=curves,
     )
 
 
-def _account(loaded: LoadedModel) -> dict[Scope, float]:
-    """Return multiply-adds per row of each tower, as counted when the model was lowered."""
+def _account(loaded: LoadedModel) -> dict[Scope, tuple[float, float]]:
+    """Return multiply-adds and curves per row of each tower, as counted when it was lowered."""
     raw = loaded.bundle.profiles.get(_GRAPH_PROFILE)
     if raw is None:
         return {}
@@ -188,9 +198,14 @@ def _account(loaded: LoadedModel) -> dict[Scope, float]:
     except msgspec.MsgspecError as error:
         raise DataError(f"the bundle's account of its graph cannot be read: {error}") from error
     return {
-        Scope.QUERY: float(sum(node.after for node in account.query)),
-        Scope.CANDIDATE: sum(node.after for node in account.candidate) / max(1, account.rows),
+        Scope.QUERY: _counted(account.query, 1),
+        Scope.CANDIDATE: _counted(account.candidate, max(1, account.rows)),
     }
+
+
+def _counted(nodes: Sequence[_Cost], rows: int) -> tuple[float, float]:
+    curves = sum(node.after for node in nodes if node.op in _CURVES)
+    return sum(node.after for node in nodes) / rows, curves / rows
 
 
 def _looked_up(entry: TowerEntry) -> tuple[str, ...]:

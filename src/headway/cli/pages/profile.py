@@ -50,7 +50,8 @@ def build_profile(found: Profile) -> str:
             ),
             paragraph(
                 "Lookups are held against this machine reading the same tables at ids drawn "
-                "likewise; products against the best rate of any engine here. They are taken not to overlap."
+                "likewise; products against the best rate of any engine here; curves are "
+                "sigmoids and the like. They are taken not to overlap."
             ),
             table(*limit_table(found)),
         ]

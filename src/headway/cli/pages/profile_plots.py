@@ -41,7 +41,7 @@ def limit_bars(limits: Sequence[TowerLimit]) -> str:
     plot, axes = draw(6.8, 3.2)
     x = np.arange(len(shown))
     lookups = np.array([limit.lookups_ns for limit in shown]) / 1e3
-    dense = np.array([limit.dense_ns for limit in shown]) / 1e3
+    dense = np.array([limit.dense_ns + limit.curves_ns for limit in shown]) / 1e3
     measured = np.array([limit.measured_ns for limit in shown]) / 1e3
     # Side by side and not stacked: on a logarithmic scale heights do not add up.
     for place, (values, label) in enumerate(

@@ -27,6 +27,7 @@ from headway.engine.seam import DenseEngine
 from headway.engine.tables import Gather, TableRecords, TowerLayout
 
 Feed = dict[str, NDArray[Any]]
+_ROW_TO_QUERY = "row_to_query"
 
 
 class CompiledModel:
@@ -84,13 +85,12 @@ class CompiledRunner:
 
     def candidates(self, pieces: Sequence[Piece]) -> None:
         """Score the pieces in one run of the candidate tower, into their slots."""
-        pieces = [piece for piece in pieces if piece.stop > piece.start]
-        for batch in self._batches(pieces):
+        for batch in self._batches([piece for piece in pieces if piece.stop > piece.start]):
             self._score(batch)
 
     def _batches(self, pieces: Sequence[Piece]) -> list[Sequence[Piece]]:
         """Return what may be scored together: all, or in a tower for one query only each query."""
-        if not pieces or not self._stages[Scope.CANDIDATE].per_query:
+        if len(pieces) < 2 or not self._stages[Scope.CANDIDATE].per_query:
             return [pieces] if pieces else []
         batches: dict[int, list[Piece]] = {}
         for piece in pieces:
@@ -119,7 +119,7 @@ class _Stage:
     def __init__(
         self, model: CompiledModel, scope: Scope, layout: TowerLayout, engine: DenseEngine
     ) -> None:
-        self.shared = _Shared(layout.inputs)
+        self.shared = _Shared(layout.inputs, told=_ROW_TO_QUERY in engine.inputs)
         self.per_query = layout.per_query
         self._outputs = list(layout.outputs)
         self._run = engine.caller()
@@ -143,14 +143,24 @@ class _Stage:
 class _Shared:
     """The candidate tower's inputs that come from queries."""
 
-    def __init__(self, inputs: tuple[str, ...]) -> None:
+    def __init__(self, inputs: tuple[str, ...], *, told: bool) -> None:
+        """Prepare.
+
+        Args:
+            inputs: of the tower.
+            told: whether rows of a single query must be told to be of it.
+        """
+        self._told = told
+        self._zeros = np.zeros(0, np.int64)
         self._hidden = [
             (name, int(name.partition(".")[2])) for name in inputs if name.startswith("hidden.")
         ]
-        self._mapped = "row_to_query" in inputs
+        self._mapped = _ROW_TO_QUERY in inputs
 
     def feed(self, pieces: Sequence[Piece]) -> Feed:
         """Return the hidden values of the distinct queries, and each row's query."""
+        if len(pieces) == 1:
+            return self._single(pieces[0])
         order: dict[int, int] = {}
         distinct: list[Any] = []
         index: list[int] = []
@@ -164,7 +174,17 @@ class _Shared:
         }
         if self._mapped:
             counts = [piece.stop - piece.start for piece in pieces]
-            feed["row_to_query"] = np.repeat(np.array(index, np.int64), counts)
+            feed[_ROW_TO_QUERY] = np.repeat(np.array(index, np.int64), counts)
+        return feed
+
+    def _single(self, piece: Piece) -> Feed:
+        hidden: Any = piece.hidden
+        feed: Feed = {name: hidden[at] for name, at in self._hidden}
+        if self._mapped and self._told:
+            rows = piece.stop - piece.start
+            if rows > len(self._zeros):
+                self._zeros = np.zeros(2 * rows, np.int64)
+            feed[_ROW_TO_QUERY] = self._zeros[:rows]
         return feed
 
 

@@ -92,7 +92,7 @@ class _ByRows:
 
     def __init__(self, many: DenseEngine, few: DenseEngine, counted: str, most: int) -> None:
         self._many, self._few, self._counted, self._most = many, few, counted, most
-        self.inputs, self.outputs = many.inputs, many.outputs
+        self.inputs, self.outputs = many.inputs | few.inputs, many.outputs
 
     def caller(self) -> DenseCall:
         many, few = self._many.caller(), self._few.caller()

@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 
 from headway.engine.vectors import (
+    AXES,
     BLOCKS,
+    CLASS,
+    DATA,
     INT4,
+    ITEMS,
+    SHAPE,
     SOURCES,
+    STRIDES,
+    TYPE,
     entry,
     inner,
     int64_at,
@@ -42,10 +49,6 @@ DONE, NOT_PLAIN = -1, -2
 
 _FILL = np.zeros(1, np.int64)
 """The id that fills sequences up, as the trained module saw it."""
-_CLASS = object.__basicsize__ // 8 - 1
-_DATA, _AXES, _SHAPE, _STRIDES, _TYPE = (_CLASS + 1 + at for at in (0, 1, 2, 3, 5))
-"""Where NumPy's public ``PyArrayObject`` has its fields, in words of 8 bytes."""
-_ITEMS = tuple.__basicsize__ // 8
 TYPES = (id(np.ndarray), id(np.dtype(np.int64)), id(np.dtype(np.float32)))
 """What a job begins with. They differ from process to process, so no cached code may hold them."""
 
@@ -108,12 +111,12 @@ def _sequence(lookup, ids, length, out_row):
 @inner
 def _column(array, kind, width, types):
     """Return address and length of a column of values of ``width`` bytes; -1 if it is not plain."""
-    if int64_at(array, _CLASS) != types[0]:
+    if int64_at(array, CLASS) != types[0]:
         return 0, -1
-    length = int64_at(int64_at(array, _SHAPE), 0)
-    plain = int64_at(array, _AXES) & 0xFFFFFFFF == 1 and int64_at(array, _TYPE) == kind
-    plain &= length < 2 or int64_at(int64_at(array, _STRIDES), 0) == width
-    return int64_at(array, _DATA), length if plain else -1
+    length = int64_at(int64_at(array, SHAPE), 0)
+    plain = int64_at(array, AXES) & 0xFFFFFFFF == 1 and int64_at(array, TYPE) == kind
+    plain &= length < 2 or int64_at(int64_at(array, STRIDES), 0) == width
+    return int64_at(array, DATA), length if plain else -1
 
 
 @inner
@@ -198,7 +201,7 @@ def _entry_of(sources: int) -> Any:
         for index in range(len(lookups)):
             for piece in range(pieces):
                 slot = lookups[index].slot + piece * given
-                own = arrays + 8 * (_ITEMS + slot)
+                own = arrays + 8 * (ITEMS + slot)
                 bad = _rows(lookups[index], own, types, job + 32 + 24 * piece)
                 if bad == NOT_PLAIN:
                     return NOT_PLAIN

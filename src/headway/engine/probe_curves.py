@@ -9,8 +9,8 @@ from headway.core import Clock
 from headway.engine.probe import least_ns
 from headway.engine.program import ProgramEngine
 
-_ROWS, _WIDTH = 32, 256
-"""Values in the first-level cache, as they are behind a product."""
+_ROWS, _WIDTH = 256, 256
+"""So many that the call itself hardly counts, and so few that a core's own cache holds them."""
 
 
 def curves_per_s(clock: Clock, *, seconds: float = 0.1) -> float:

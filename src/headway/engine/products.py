@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
-from numpy.typing import NDArray
 
 from headway.engine.finish import (
     MULTIPLY,
@@ -20,7 +18,7 @@ from headway.engine.finish import (
 )
 from headway.engine.product_tile import product_tile
 from headway.engine.tiles import LANES, SUM_BYTES, TALL, WIDE, sum_dots
-from headway.engine.vectors import ask_lines, entry, inner, int64_at
+from headway.engine.vectors import DATA, ITEMS, ask_lines, entry, inner, int64_at
 from headway.engine.whole_rows import SOURCES, dot_places, softmax_rows, weave_row
 
 PRODUCT, PRODUCT_INT8, DOTS, MAP, SOFTMAX, WEAVE, QUERY_DOTS = 0, 1, 2, 3, 4, 5, 6
@@ -314,17 +312,24 @@ def _ask(steps):
 
 
 def _run_of(_sources: int) -> Any:
-    def run_steps(steps, values, rows, row_to_query, chunk, scratch):
+    def run_steps(steps, values, users, job):
         """Run all steps over chunks of rows; the caller answers for the addresses.
 
         Args:
             steps: ``STEP`` records, in order.
-            values: ``VALUE`` records.
-            rows: candidates in the batch, or queries in a query tower.
-            row_to_query: address of int64 ``[rows]``, or 0 if all rows are of query 0.
-            chunk: most rows of a chunk, for which buffers have room; at most ``CHUNK_ROWS``.
-            scratch: address of ``SCRATCH_BYTES`` bytes.
+            values: ``VALUE`` records; those that ``users`` name are placed here.
+            users: int64 ``[users, 3]``: a value's index, its array's, and its offset there.
+            job: as ints, ``id()`` of a tuple of NumPy arrays, contiguous and aligned: what is fed
+                and made, and perhaps int64 ``[rows]``, each row's query; rows of the run; one more
+                than the place of that last array, or 0 if all rows are of query 0; most rows of a
+                chunk, for which buffers have room, at most ``CHUNK_ROWS``; address of
+                ``SCRATCH_BYTES`` bytes.
         """
+        arrays, rows, told, chunk, scratch = job
+        for user in range(len(users)):
+            array = int64_at(arrays, ITEMS + users[user, 1])
+            values[users[user, 0]].address = int64_at(array, DATA) + users[user, 2]
+        row_to_query = int64_at(int64_at(arrays, ITEMS + told - 1), DATA) if told else 0
         _ask(steps)
         start = 0
         while start < rows:
@@ -349,30 +354,8 @@ def _run_of(_sources: int) -> Any:
 run_steps = _run_of(SOURCES)
 
 
-def _address_of(array):
-    return array.ctypes.data
-
-
-_address = entry(_address_of)
-
-
-for _kind in (
-    *(types.Array(types.float32, 2, "C", readonly=readonly) for readonly in (False, True)),
-    *(types.Array(types.int64, 1, "C", readonly=readonly) for readonly in (False, True)),
-):
-    _address.compile(types.int64(_kind))
-_address.disable_compile()
-
-
-def address_of(array: NDArray[np.float32] | NDArray[np.int64]) -> int:
-    """Return the address of an array's first element, sooner than NumPy tells it.
-
-    Raises:
-        TypeError: if it is neither float32 ``[rows, width]`` nor int64 ``[rows]``, contiguous.
-    """
-    return int(_address(array))
-
-
 def warm_up() -> None:
     """Compile, or load from the cache, so that no query waits for it."""
-    run_steps(np.zeros(0, STEP), np.zeros(0, VALUE), 0, 0, 1, 0)
+    run_steps(
+        np.zeros(0, STEP), np.zeros(0, VALUE), np.zeros((0, 3), np.int64), (id(()), 0, 0, 1, 0)
+    )

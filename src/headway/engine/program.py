@@ -16,6 +16,7 @@ from headway.engine.program_layout import Layout
 from headway.engine.seam import Shapes
 
 Feed = Mapping[str, NDArray[Any]]
+_FLOAT = np.dtype(np.float32)
 
 
 class ProgramEngine:
@@ -51,15 +52,22 @@ class ProgramRun:
     """Calls the compiled steps on what it is fed."""
 
     def __init__(self, layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._layout, self._places, self._shapes = layout, layout.places, shapes
+        self._layout = layout  # the steps hold addresses of what it keeps
+        self._counted, self._shapes = layout.counted, shapes
         self._steps = layout.steps
         self._values = layout.values.copy()
-        buffers = self._places.buffers
+        places = layout.places
         self._buffers = {
-            home: line_room(products.CHUNK_ROWS * size) for home, size in buffers.items()
+            home: line_room(products.CHUNK_ROWS * size) for home, size in places.buffers.items()
         }
         for home, buffer in self._buffers.items():
-            self._place(home, buffer.ctypes.data)
+            for index, offset in places.users[home]:
+                self._values[index]["address"] = buffer.ctypes.data + offset
+        self._fed = list(places.inputs.items())
+        self._made = [(name, width) for name, _, width in places.outputs]
+        homes = [*places.inputs, *(home for _, home, _ in places.outputs)]
+        users = [(i, at, skip) for at, home in enumerate(homes) for i, skip in places.users[home]]
+        self._users = np.array(users, np.int64).reshape(-1, 3)
         self._scratch = line_room(products.SCRATCH_BYTES)
         self._scratch_address = self._scratch.ctypes.data
 
@@ -71,27 +79,25 @@ class ProgramRun:
             feed: float32 C-contiguous arrays by input name, and ``row_to_query``, int64
                 ``[rows]``, if values per query have more than one row.
         """
-        rows = len(feed[self._layout.counted])
-        for home, width in self._places.inputs.items():
-            array = feed[home].reshape(len(feed[home]), -1) if feed[home].ndim != 2 else feed[home]
-            if array.shape[1:] != (width,) or array.dtype != np.float32:
-                raise BundleError(f"the tower takes {home!r} as float32 rows of {width} values")
-            self._place(home, products.address_of(array))
-        made = {}
-        for name, home, width in self._places.outputs:
-            made[name] = array = np.empty((rows, width), np.float32)
-            self._place(home, products.address_of(array))
+        rows, arrays = len(feed[self._counted]), []
+        for name, width in self._fed:
+            array = feed[name]
+            if array.ndim != 2:
+                array = array.reshape(len(array), -1)
+            if array.shape[1] != width or array.dtype != _FLOAT or not array.flags.c_contiguous:
+                raise BundleError(f"the tower takes {name!r} as float32 rows of {width} values")
+            arrays.append(array)
+        made = {name: np.empty((rows, width), np.float32) for name, width in self._made}
+        arrays += made.values()
         mapping = feed.get("row_to_query")
-        products.run_steps(
-            self._steps,
-            self._values,
-            rows,
-            0 if mapping is None else products.address_of(mapping),
-            products.CHUNK_ROWS,
-            self._scratch_address,
-        )
-        return [made[name].reshape(rows, *self._shapes[name]) for name in outputs]
-
-    def _place(self, home: str, address: int) -> None:
-        for index, offset in self._places.users[home]:
-            self._values[index]["address"] = address + offset
+        if mapping is not None:
+            arrays.append(mapping)
+        held = tuple(arrays)  # its own header is read in compiled code
+        told = 0 if mapping is None else len(held)
+        job = (id(held), rows, told, products.CHUNK_ROWS, self._scratch_address)
+        products.run_steps(self._steps, self._values, self._users, job)
+        shapes = self._shapes
+        return [
+            made[name] if len(shapes[name]) == 1 else made[name].reshape(rows, *shapes[name])
+            for name in outputs
+        ]

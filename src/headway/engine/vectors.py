@@ -37,6 +37,12 @@ def source_number(*files: str) -> int:
 SOURCES = source_number()
 """Changes with this file; what uses its intrinsics closes over it."""
 
+CLASS = object.__basicsize__ // 8 - 1
+DATA, AXES, SHAPE, STRIDES, TYPE = (CLASS + 1 + at for at in (0, 1, 2, 3, 5))
+"""Where NumPy's public ``PyArrayObject`` has its fields, in words of 8 bytes."""
+ITEMS = tuple.__basicsize__ // 8
+"""Where a tuple has its first item, likewise."""
+
 intrinsic: Any = extending.intrinsic  # its own types know nothing of the typing context
 _I8, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 Values = dict[str, Any]

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test bench check format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -25,6 +25,16 @@ demo: install ## train, optimise, serve and measure on generated data (about 4 m
 
 test: install ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# One after another: on two cores, two at once would slow each other. A part of each script; the
+# whole takes hours.
+bench: install ## a part of all benchmarks, figures in out/bench (under 5 minutes)
+	@mkdir -p out/bench
+	$(BIN)/python benchmarks/zoo.py --json out/bench/zoo.json
+	$(BIN)/python benchmarks/kernels.py --quick --seconds 4 --sizes 1 64 --json out/bench/kernels.json
+	$(BIN)/python benchmarks/latency.py --quick --models ncf rmc1 din --rivals "ONNX Runtime" --json out/bench/latency.json
+	$(BIN)/python benchmarks/rewrites.py --quick --models din rmc3 --ways without --json out/bench/rewrites.json
+	$(BIN)/python benchmarks/roofline.py --quick --models ncf rmc1 din --json out/bench/roofline.json
 
 check: install ## style, types, import order, spelling
 	$(BIN)/ruff check .

@@ -25,8 +25,9 @@ _GRAPH_PROFILE = "graph"
 _CURVES = {"aten.sigmoid", "aten.tanh", "aten._softmax", "aten.softmax", "aten.exp"}
 """Operations of the account that take an exponential for each value."""
 _IDS = 1 << 18
-_AT_ONCE = 1 << 14
-"""Rows read in one go: few enough to be interrupted seldom."""
+_AT_ONCE = 1 << 17
+"""Rows read in one go: few enough to be interrupted seldom, and so many of each table that it
+hardly counts that the first are not asked for ahead."""
 
 
 class TowerWork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -44,7 +44,7 @@ ANY = "any model"
 Row = dict[str, Any]
 
 _ONE_ROW = (
-    "one row: the call and each of its steps cost some 30 us whatever they do, and a product of "
+    "one row: the call and each of its steps cost tens of us whatever they do, and a product of "
     "one row loads every weight for a single multiply-add"
 )
 # Model, tower, bundle to the reason; "any model" where no other is given.

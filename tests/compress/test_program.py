@@ -81,6 +81,20 @@ def model_of(
     return bytes(helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString())
 
 
+@pytest.mark.parametrize("style", ["paper", "repo"])
+def test_attention_of_candidates_with_histories_of_their_own_runs_as_a_program(style: Any) -> None:
+    made = zoo("din", style=style, scopes="all-candidate", max_rows=50)
+    lowered = lower(partition(capture(build_model(made.settings, made.schema), made.schema)))
+    graph = lowered.candidate_tower.onnx
+    program = to_program(graph)
+    assert program is not None
+    for rows in (1, 29):
+        feed = feed_for(graph, rows)
+        (found,) = ProgramEngine(program).caller()(["output"], feed)
+        (wanted,) = by_onnx(graph, feed)
+        np.testing.assert_allclose(found, wanted, atol=3e-5 * wanted.std() + 1e-5, rtol=3e-5)
+
+
 def gather() -> onnx.NodeProto:
     return helper.make_node("Gather", ["hidden.0", "row_to_query"], ["mine"], axis=0)
 

@@ -39,7 +39,8 @@ class _Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         source: name of the value that goes in.
         bias: tensor added to each row, or empty.
         combine: how ``other`` comes in then.
-        other: value of the result's width, or of one column for all of them; or empty.
+        other: value of the result's width, or of one piece for all pieces, or of one column for
+            all; or empty.
         activation: applied last.
         slope: tensor of the factors of negative values, for ``prelu`` alone.
     """
@@ -64,22 +65,27 @@ class Product(_Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
         codes: of the source, or None in float32.
         groups: pieces of the source side by side that are multiplied alike, such as the positions
             of a history; bias and slope are of one piece of the result.
+        scaled_by: value of one piece's width; each row's weights are multiplied by its own, input
+            by input, as where a history is multiplied by a candidate. Or empty.
+        shift: tensor like the weight that is added to it then, or empty.
     """
 
     weight: str
     codes: Codes | None = None
     groups: Width = 1
+    scaled_by: str = ""
+    shift: str = ""
 
 
 class QueryProduct(
     _Step, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="query-product"
 ):
-    """Multiplies rows by a matrix ``[in, out]`` that the query brings.
+    """Multiplies rows by a matrix ``[in, out]`` that the query brings, or each row by its own.
 
-    Only a tower that runs for one query at a time may have it.
+    Only a tower that runs for one query at a time may have one of the query.
 
     Attributes:
-        matrix: an input with a row per query, which is that matrix.
+        matrix: an input whose row is that matrix.
     """
 
     matrix: str
@@ -238,6 +244,10 @@ class Program:
     ) -> int:
         piece = width
         if isinstance(step, Product):
+            if step.scaled_by and found.get(step.scaled_by, 0) * step.groups != width:
+                raise BundleError(
+                    f"the step of {step.result!r} cannot be scaled by {step.scaled_by!r}"
+                )
             piece, width = self._columns(step, width)
         elif isinstance(step, QueryProduct):
             piece = width = self._matrix_columns(step, width)
@@ -256,26 +266,29 @@ class Program:
             )
         if step.slope:
             self._tensor(step.slope, np.float32, (piece,))
-        if step.other and found.get(step.other) not in {width, 1}:
+        if step.other and found.get(step.other) not in {width, piece, 1}:
             raise BundleError(f"the step of {step.result!r} needs {step.other!r}, {width} wide")
 
     def _columns(self, step: Product, width: int) -> tuple[int, int]:
         """Return the columns of one piece of the result, and of all."""
         dtype: type[np.generic] = np.int8 if step.codes else np.float32
-        if width % step.groups or (step.codes and step.groups > 1):
+        piecewise = step.groups > 1 or step.scaled_by
+        if width % step.groups or (step.codes and piecewise):
             raise BundleError(f"the step of {step.result!r} cannot take {step.groups} pieces")
         weight = self.tensors.get(step.weight)
         columns = weight.shape[1] if weight is not None and weight.ndim == 2 else 0
         self._tensor(step.weight, dtype, (width // step.groups, columns))
         if step.codes:
             self._tensor(f"{step.weight}.scale", np.float32, (columns,))
+        if step.shift:
+            self._tensor(step.shift, np.float32, (width // step.groups, columns))
         return columns, columns * step.groups
 
     def _matrix_columns(self, step: QueryProduct | QueryDots, width: int) -> int:
         values = self.steps.inputs.get(step.matrix, 0)
-        if not (step.matrix.startswith("hidden.") and values and values % width == 0):
+        if not values or values % width:
             raise BundleError(
-                f"the step of {step.result!r} needs a query's matrix of {width} rows, not "
+                f"the step of {step.result!r} needs an input that is a matrix of {width} rows, not "
                 f"{step.matrix!r}"
             )
         return values // width

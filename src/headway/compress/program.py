@@ -19,7 +19,8 @@ if find_spec("onnx") is None:
 
 import onnx
 
-from headway.compress.program_reader import Reader, UncoveredError
+from headway.compress.program_reader import Reader
+from headway.compress.program_values import UncoveredError
 
 
 def to_program(graph: bytes) -> Program | None:

@@ -19,10 +19,12 @@ from headway.engine.finish import (
 from headway.engine.product_tile import product_tile
 from headway.engine.tiles import LANES, SUM_BYTES, TALL, WIDE, sum_dots
 from headway.engine.vectors import DATA, ITEMS, ask_lines, entry, inner, int64_at
-from headway.engine.whole_rows import SOURCES, dot_places, softmax_rows, weave_row
+from headway.engine.whole_rows import SOURCES, dot_places, scale_weights, softmax_rows, weave_row
 
-PRODUCT, PRODUCT_INT8, DOTS, MAP, SOFTMAX, WEAVE, QUERY_DOTS = 0, 1, 2, 3, 4, 5, 6
-"""What a step does; ``DOTS`` is a product with a single column."""
+PRODUCT, PRODUCT_INT8, DOTS, MAP, OWN_MATRIX, SCALED = 0, 1, 2, 3, 4, 5
+SOFTMAX, WEAVE, QUERY_DOTS = 6, 7, 8
+"""What a step does. ``DOTS`` is a product with a single column; in ``OWN_MATRIX`` each row has a
+matrix of its own, in ``SCALED`` weights that are multiplied by a value of its own."""
 CHUNK_ROWS = 96
 """Rows of a chunk: its values stay in the second-level cache of a core."""
 SCRATCH_BYTES = (CHUNK_ROWS + TALL) * SUM_BYTES
@@ -49,7 +51,9 @@ STEP = np.dtype(
         ("other", np.int64),
         ("out", np.int64),
         ("codes", np.int64),
-        ("matrix", np.int64),  # the query's, instead of packed weights
+        ("matrix", np.int64),  # instead of packed weights, or what these are multiplied by
+        ("own", np.int64),  # where a row's own weights are made
+        ("same_other", np.int64),  # whether all pieces read the same piece of the other value
         ("combine", np.int64),
         ("activation", np.int64),
         ("groups", np.int64),  # pieces of a row that are multiplied alike
@@ -86,6 +90,11 @@ def _soften(numbers):
 @inner
 def _dot_places(numbers):
     dot_places(numbers)
+
+
+@inner
+def _scale_weights(numbers):
+    scale_weights(numbers)
 
 
 @inner
@@ -127,12 +136,12 @@ def _written(values, index, start):
 
 
 @inner
-def _product(step, count, scratch, sides, matrix):
-    """Multiply the chunk's rows by the weights: columns outside, so that weights stay near."""
+def _product(step, count, scratch, sides, matrix, packed=0):
+    """Multiply rows by the weights, which may lie elsewhere: columns outside, so that they stay."""
     (source, source_bytes, _), (other, other_bytes, mapping), (out, out_bytes), (codes, width) = (
         sides
     )
-    weight, column = matrix + step.weight, 0
+    weight, column = packed if packed else matrix + step.weight, 0
     blocks = (step.inner + MOST_INNER - 1) // MOST_INNER
     block = (step.inner + blocks - 1) // blocks
     sums = SUMS_INT8 if step.op == PRODUCT_INT8 else SUMS_F32
@@ -205,26 +214,42 @@ def _row_at(side, row):
 
 
 @inner
-def _pieces(step, count, scratch, sides):
+def _pieces(step, count, scratch, sides, packed):
     """Multiply each piece of each row by the same weights: pieces are rows of their own."""
     source, other, (out, out_bytes), _ = sides
-    single = step.combine > ONE_COLUMN
+    same = step.combine > ONE_COLUMN or step.same_other
     for row in range(count):
         place = 0
         while place < step.groups:
             taken, skip = min(CHUNK_ROWS, step.groups - place), 4 * place * step.columns
             inside = (
                 (_row_at(source, row) + 4 * place * step.inner, 4 * step.inner, 0),
-                (
-                    _row_at(other, row) + (0 if single else skip),
-                    0 if single else 4 * step.columns,
-                    0,
-                ),
+                (_row_at(other, row) + (0 if same else skip), 0 if same else 4 * step.columns, 0),
                 (out + row * out_bytes + skip, 4 * step.columns),
                 (0, 0),
             )
-            _product(step, taken, scratch, inside, 0)
+            _product(step, taken, scratch, inside, 0, packed)
             place += taken
+
+
+@inner
+def _own(step, count, scratch, sides, matrix, own):
+    """Multiply each row by its matrix, or its pieces by weights made for it."""
+    source, other, (out, out_bytes), _ = sides
+    for row in range(count):
+        inside = (
+            (_row_at(source, row), 0, 0),
+            (_row_at(other, row), other[1], 0),
+            (out + row * out_bytes, out_bytes),
+            (0, 0),
+        )
+        if step.op == OWN_MATRIX:
+            _product(step, 1, scratch, inside, _row_at(matrix, row))
+        else:
+            _scale_weights(
+                (_row_at(matrix, row), step.weight, step.scale, own[0], step.inner, step.columns)
+            )
+            _pieces(step, 1, scratch, inside, own[0])
 
 
 @inner
@@ -287,17 +312,20 @@ def _over_rows(step, count, sides):
 
 
 @inner
-def _do(step, count, scratch, sides, matrix):
+def _do(step, count, scratch, sides, extra):
+    matrix, own = extra
     if step.op == MAP:
         _map(step, count, sides)
     elif step.op >= SOFTMAX:
         _over_rows(step, count, sides)
+    elif step.op >= OWN_MATRIX:
+        _own(step, count, scratch, sides, matrix, own)
     elif step.op == DOTS:
         _dots(step, count, scratch, sides)
     elif step.groups > 1:
-        _pieces(step, count, scratch, sides)
+        _pieces(step, count, scratch, sides, 0)
     else:
-        _product(step, count, scratch, sides, matrix)
+        _product(step, count, scratch, sides, matrix[0])
 
 
 @inner
@@ -342,8 +370,11 @@ def _run_of(_sources: int) -> Any:
                     _written(values, step.out, start),
                     _written(values, step.codes, start),
                 )
-                matrix = values[step.matrix].address if step.matrix >= 0 else 0
-                _do(step, count, scratch, sides, matrix)
+                extra = (
+                    _read(values, step.matrix, start, row_to_query),
+                    _written(values, step.own, start),
+                )
+                _do(step, count, scratch, sides, extra)
             start += count
 
         return _sources

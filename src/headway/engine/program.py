@@ -58,7 +58,7 @@ class ProgramRun:
         self._values = layout.values.copy()
         places = layout.places
         self._buffers = {
-            home: line_room(products.CHUNK_ROWS * size) for home, size in places.buffers.items()
+            home: line_room(layout.chunk_rows * size) for home, size in places.buffers.items()
         }
         for home, buffer in self._buffers.items():
             for index, offset in places.users[home]:
@@ -94,7 +94,7 @@ class ProgramRun:
             arrays.append(mapping)
         held = tuple(arrays)  # its own header is read in compiled code
         told = 0 if mapping is None else len(held)
-        job = (id(held), rows, told, products.CHUNK_ROWS, self._scratch_address)
+        job = (id(held), rows, told, self._layout.chunk_rows, self._scratch_address)
         products.run_steps(self._steps, self._values, self._users, job)
         shapes = self._shapes
         return [

@@ -28,7 +28,7 @@ from headway.engine import finish, products
 from headway.engine.memory import line_room
 from headway.engine.products import STEP
 from headway.engine.program_places import Places, Spot
-from headway.engine.tiles import LANES, WIDE
+from headway.engine.tiles import LANES, TALL, WIDE
 
 _ACTIVATIONS = {
     "": finish.LINEAR,
@@ -43,6 +43,9 @@ _COMBINATIONS = {
     "subtract": finish.SUBTRACT,
     "subtract-from": finish.SUBTRACT_FROM,
 }
+LEAST_ROWS = 12
+_HISTORY_BYTES = 400_000
+"""Of a chunk's values over all places of a history, so that they stay in the cache."""
 _STRIP_COLUMNS = 768
 """About as many columns of a history are in work at a time: a chunk of them stays in the cache."""
 _ROUNDING = (products.MAP, products.PRODUCT, products.PRODUCT_INT8)
@@ -58,6 +61,7 @@ class Layout:
         steps: ``STEP`` records.
         values: ``VALUE`` records whose addresses are filled in per call or per runner.
         counted: the input whose rows are the tower's.
+        chunk_rows: most rows of a chunk.
     """
 
     def __init__(self, program: Program) -> None:
@@ -78,7 +82,18 @@ class Layout:
             if self.places.spot(value).home != wanted.home:
                 records.append(self._copy(self.places.spot(value), wanted))
         self.steps = _as_array(self._merged(records))
+        self.chunk_rows = self._chunk_rows()
         self.values = self.places.values()
+
+    def _chunk_rows(self) -> int:
+        """Return how many rows to take at once: fewer where they hold whole histories."""
+        pieces = [
+            self.places.buffers.get(self.places.spot(step.result).home, 0)
+            for step in self._program.steps.steps
+            if isinstance(step, Product) and step.groups > 1
+        ]
+        fitting = _HISTORY_BYTES // max(1, *pieces, 1)
+        return max(LEAST_ROWS, min(products.CHUNK_ROWS, fitting // TALL * TALL))
 
     def _lower(self, step: Step) -> list[Record]:
         if isinstance(step, Slice | Concat):
@@ -157,9 +172,12 @@ class Layout:
         }
         if step.other:
             other, how = self.places.spot(step.other), _COMBINATIONS[step.combine]
-            single = other.width == 1 and self.places.widths[step.result] > 1
+            whole = self.places.widths[step.result]
+            single = other.width == 1 and whole > 1
             record["combine"] = how + (finish.ONE_COLUMN if single else 0)
-            part = other if single else other.part(start, start + target.width)
+            shared = other.width < whole
+            record["same_other"] = shared and not single
+            part = other if shared else other.part(start, start + target.width)
             record["other"] = self.places.number(part)
         return record
 
@@ -183,12 +201,29 @@ class Layout:
         weight, groups = self._tensor(step.weight), groups or step.groups
         inner, columns = weight.shape
         record = {"source": self.places.number(source), "inner": inner, "groups": groups}
+        if step.scaled_by:
+            return record | self._scaled(step, weight)
         if columns == 1:
             packed = self._keep(_padded(weight[:, 0]))
             extras = self._extras(step, slice(None), groups)
             return record | extras | {"op": products.DOTS, "columns": 1, "weight": packed}
         record |= self._extras(step, slice(None)) | self._packed(weight, 1)
         return record | {"op": products.PRODUCT, "columns": columns}
+
+    def _scaled(self, step: Product, weight: NDArray[np.float32]) -> Record:
+        """Return a product whose packed weights are made for each row from two."""
+        shift = self._tensor(step.shift) if step.shift else np.zeros_like(weight)
+        packed = pack(weight, 1)
+        return self._extras(step, slice(None)) | {
+            "op": products.SCALED,
+            "columns": weight.shape[1],
+            "matrix": self.places.number(self.places.spot(step.scaled_by)),
+            "weight": self._keep(packed),
+            "scale": self._keep(pack(shift, 1)),
+            "own": self.places.number(
+                self.places.buffer(f"weights of {step.result}", packed.size, 4)
+            ),
+        }
 
     def _packed(self, weight: NDArray[Any], group: int) -> Record:
         packed = pack(weight, group)
@@ -221,12 +256,13 @@ class Layout:
     def _by_matrix(self, step: QueryProduct, target: Spot, start: int) -> Record:
         """Return the product with the columns of the query's matrix from ``start`` on."""
         source, matrix = self.places.spot(step.source), self.places.spot(step.matrix)
+        own = self.places.scopes[matrix.home] != products.PER_QUERY
         columns = slice(start, start + target.width)
         return (
             self._common(step, target, start)
             | self._extras(step, columns)
             | {
-                "op": products.PRODUCT,
+                "op": products.OWN_MATRIX if own else products.PRODUCT,
                 "source": self.places.number(source),
                 "inner": source.width,
                 "matrix": self.places.number(matrix),
@@ -337,7 +373,7 @@ def _counted(places: Places) -> str:
 
 def _as_array(records: list[Record]) -> NDArray[np.void]:
     steps = np.zeros(len(records), STEP)
-    for key in ("source", "other", "out", "codes", "matrix"):
+    for key in ("source", "other", "out", "codes", "matrix", "own"):
         steps[key] = -1
     steps["groups"] = 1
     for place, record in enumerate(records):

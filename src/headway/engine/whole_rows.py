@@ -31,6 +31,7 @@ _FLOATS = ir.VectorType(_F32, LANES)
 _LOWEST = -3.4e38
 _SOFTMAX = ("source", "source_bytes", "out", "out_bytes", "rows", "columns")
 _DOT_PLACES = ("source", "matrix", "out", "places", "inner")
+_SCALE_WEIGHTS = ("values", "weight", "shift", "out", "inner", "columns")
 _WEAVE = ("source", "out", "places", "inner", "columns", "weight", "shift", "weight_bytes")
 
 
@@ -124,6 +125,33 @@ def dot_places(_typing, _numbers):
         return context.get_dummy_value()
 
     return types.void(types.UniTuple(types.int64, len(_DOT_PLACES))), generate
+
+
+@intrinsic
+def scale_weights(_typing, _numbers):
+    """Write packed weights times a value for each inner row, shifted; all of one block of columns.
+
+    There are at most ``WIDE * LANES`` columns, so that an inner row's are side by side.
+    """
+
+    def generate(context, builder, _signature, values):
+        keep_apart(builder)
+        a = dict(zip(_SCALE_WEIGHTS, cgutils.unpack_tuple(builder, values[0]), strict=True))
+        count = builder.sdiv(builder.add(a["columns"], _I64(LANES - 1)), _I64(LANES))
+        with cgutils.for_range(builder, a["inner"]) as inner:
+            scalar = builder.add(a["values"], builder.mul(inner.index, _I64(4)))
+            value = splat(builder, load_at(builder, scalar, _F32), LANES)
+            with cgutils.for_range(builder, count) as vector:
+                place = builder.add(builder.mul(inner.index, count), vector.index)
+                skip = builder.mul(place, _I64(4 * LANES))
+                weight = load_at(builder, builder.add(a["weight"], skip), _FLOATS)
+                shift = load_at(builder, builder.add(a["shift"], skip), _FLOATS)
+                made = multiply_add(builder, value, weight, shift)
+                target = pointer_at(builder, builder.add(a["out"], skip), _FLOATS)
+                builder.store(made, target, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.UniTuple(types.int64, len(_SCALE_WEIGHTS))), generate
 
 
 def _vectors(builder: Any, columns: Any) -> Any:

@@ -63,7 +63,7 @@ REASONS: dict[tuple[str, str, str], str] = {
     },
     **{
         ("din", "query", bundle): "writes a matrix of all positions of the history, 1.2 MB for "
-        "the candidates to multiply by: two element-wise operations a value, bound by memory"
+        "the candidates to multiply by: two element-wise operations a value"
         for bundle in PRECISIONS
     },
 }

@@ -93,6 +93,9 @@ def test_attention_of_candidates_with_histories_of_their_own_runs_as_a_program(s
         (found,) = ProgramEngine(program).caller()(["output"], feed)
         (wanted,) = by_onnx(graph, feed)
         np.testing.assert_allclose(found, wanted, atol=3e-5 * wanted.std() + 1e-5, rtol=3e-5)
+    ranges = {name: fit_range(np.array([-1, 1], np.float32)) for name in activations(graph)}
+    narrow = ProgramEngine(quantize_program(program, ranges))
+    assert narrow.caller()(["output"], feed_for(graph, 3))[0].shape == (3, 1)
 
 
 def gather() -> onnx.NodeProto:

@@ -76,7 +76,8 @@ def transformed(
 ) -> NDArray[Any]:
     x, pieces = values[step.source].astype(np.float64), 1
     if isinstance(step, QueryProduct):
-        x = x @ values[step.matrix][0].reshape(x.shape[1], -1)
+        matrices = values[step.matrix].reshape(len(values[step.matrix]), x.shape[1], -1)
+        x = np.einsum("ri,rio->ro", x, np.broadcast_to(matrices, (len(x), *matrices.shape[1:])))
     if isinstance(step, Product):
         weight = program.tensors[step.weight].astype(np.float64)
         if step.codes is not None:
@@ -84,12 +85,19 @@ def transformed(
             x = (np.clip(codes, 0, 255) - step.codes.zero) * step.codes.scale
             weight = weight * program.tensors[f"{step.weight}.scale"]
         pieces = step.groups
-        x = x.reshape(len(x), pieces, len(weight)) @ weight
+        x = x.reshape(len(x), pieces, len(weight))
+        if step.scaled_by:
+            own = values[step.scaled_by][:, :, None] * weight
+            x = x @ (own + (program.tensors[step.shift] if step.shift else 0))
+        else:
+            x = x @ weight
         x = x.reshape(len(x), weight.shape[1] * pieces)
     if step.bias:
         x = x + np.tile(program.tensors[step.bias], pieces)
     if step.other:
-        x = COMBINATIONS[step.combine](x, values[step.other])
+        other = values[step.other]
+        repeats = pieces if 1 < other.shape[1] < x.shape[1] else 1
+        x = COMBINATIONS[step.combine](x, np.tile(other, repeats))
     if step.activation == "prelu":
         return np.where(x > 0, x, x * np.tile(program.tensors[step.slope], pieces))
     return np.asarray(ACTIVATIONS[step.activation](x))

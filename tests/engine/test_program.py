@@ -99,6 +99,43 @@ def test_attention_over_places_of_a_history_gives_what_numpy_gives(
         np.testing.assert_allclose(found, wanted[name], rtol=2e-4, atol=2e-3)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(2, 130),
+    st.integers(1, 40),
+    st.integers(2, 64),
+    st.booleans(),
+    st.sampled_from([1, 2, 13, 97]),
+)
+def test_histories_of_candidates_are_multiplied_by_weights_of_their_own(
+    places: int, inner: int, units: int, shifted: bool, rows: int
+) -> None:
+    rng = np.random.default_rng(places)
+    tensors = {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in (("w", (inner, units)), ("s", (inner, units)), ("v", (units, 1)))
+    }
+    first = Product(
+        result="a",
+        source="sequence.h",
+        weight="w",
+        shift="s" if shifted else "",
+        scaled_by="embedded",
+        groups=places,
+        other="dense.a",
+        activation="relu",
+    )
+    second = Product(result="b", source="a", weight="v", groups=places)
+    third = QueryProduct(result="c", source="b", matrix="sequence.h")
+    inputs = {"sequence.h": places * inner, "embedded": inner, "dense.a": units}
+    outputs = {"output": "c", "weights": "b"}
+    program = Program(Steps(inputs=inputs, outputs=outputs, steps=(first, second, third)), tensors)
+    feed = feed_of(program, rows)
+    wanted = reference(program, feed)
+    for name, found in run(program, feed).items():
+        np.testing.assert_allclose(found, wanted[name], rtol=1e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize(("places", "inner", "columns"), [(1, 1, 1), (7, 5, 36), (250, 32, 16)])
 def test_matrix_of_a_history_is_woven_as_its_formula_says(

@@ -65,7 +65,7 @@ def quantize_program(program: Program, ranges: Mapping[str, Range]) -> Program:
     used: set[str] = set()
     for made in steps:
         if isinstance(made, Product):
-            used |= {made.weight, f"{made.weight}.scale"}
+            used |= {made.weight, f"{made.weight}.scale", made.shift}
         if isinstance(made, Product | QueryProduct | Map):
             used |= {made.bias, made.slope}
         if isinstance(made, Weave):

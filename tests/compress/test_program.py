@@ -195,6 +195,33 @@ def test_attention_runs_as_a_program(name: Any, style: Any) -> None:
             np.testing.assert_allclose(array, wanted, atol=3e-5 * wanted.std(), rtol=3e-5)
 
 
+def test_products_in_two_codes_are_nearly_exact() -> None:
+    rng = np.random.default_rng(0)
+    constants: dict[str, NDArray[Any]] = {"w": rng.standard_normal((40, 64), np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["embedded", "w"], ["p"]),
+        gather(),
+        helper.make_node("Add", ["p", "mine"], ["a"]),
+        helper.make_node("Relu", ["a"], ["output"]),
+    ]
+    graph = model_of(nodes, 40, constants, 64)
+    feed = feed_for(graph, 300)
+    feed["embedded"][0] *= 3  # more than 8 bits would cover
+    program = to_program(graph)
+    assert program is not None
+    ranges = {"embedded": fit_range(feed["embedded"])}
+    (wanted,) = by_onnx(graph, feed)
+    errors = {}
+    for name, found in (
+        ("once", quantize_program(program, ranges)),
+        ("twice", quantize_program(program, {}, ranges)),
+    ):
+        (output,) = ProgramEngine(found).caller()(["output"], feed)
+        errors[name] = np.sqrt(np.square(output - wanted).mean()) / wanted.std()
+    assert errors["twice"] < 0.008  # that of the weights
+    assert errors["once"] > 0.012
+
+
 def test_narrow_program_rounds_as_the_narrow_graph_does() -> None:
     rng = np.random.default_rng(0)
     constants: dict[str, NDArray[Any]] = {

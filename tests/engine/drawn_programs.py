@@ -16,6 +16,7 @@ from headway.bundle import (
     Program,
     QueryDots,
     QueryProduct,
+    Rest,
     Slice,
     Softmax,
     Step,
@@ -52,6 +53,10 @@ def reference(program: Program, feed: dict[str, NDArray[Any]]) -> dict[str, NDAr
         elif isinstance(step, Softmax):
             grown = np.exp(values[step.source] - values[step.source].max(1, keepdims=True))
             values[step.result] = grown / grown.sum(1, keepdims=True)
+        elif isinstance(step, Rest):
+            codes = np.rint(values[step.source].astype(np.float32) / step.codes.scale)
+            codes = np.clip(codes + step.codes.zero, 0, 255) - step.codes.zero
+            values[step.result] = values[step.source] - codes * step.codes.scale
         elif isinstance(step, Weave):
             values[step.result] = woven(program, step, values[step.source])
         elif isinstance(step, QueryDots):

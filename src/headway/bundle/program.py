@@ -116,6 +116,14 @@ class Softmax(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     source: str
 
 
+class Rest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rest"):
+    """Takes from a value what its codes stand for: what rounding leaves, to be rounded finer."""
+
+    result: str
+    source: str
+    codes: Codes
+
+
 class Weave(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="weave"):
     """Makes of vectors ``[places, in]`` the matrix ``[in, (place, out)]`` of a history.
 
@@ -149,7 +157,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     stop: Width
 
 
-Step = Product | QueryProduct | QueryDots | Map | Softmax | Weave | Concat | Slice
+Step = Product | QueryProduct | QueryDots | Map | Softmax | Rest | Weave | Concat | Slice
 
 
 class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -237,7 +245,7 @@ class Program:
             return self._woven(step, width)
         if isinstance(step, QueryDots):
             return self._matrix_columns(step, width)
-        return width if isinstance(step, Softmax) else self._summed(step, width, found)
+        return width if isinstance(step, Softmax | Rest) else self._summed(step, width, found)
 
     def _summed(
         self, step: Product | QueryProduct | Map, width: int, found: Mapping[str, int]

@@ -28,7 +28,9 @@ LEAST_WIDTH = 16
 _CODES = 255
 _SMALLEST_RANGE = 1e-30
 """Below it a step between codes would vanish in float32; such an activation counts as zero."""
-_TRIED_CLIPS = np.linspace(0.3, 1.0, 29)
+MOST_CLIP = 0.3
+"""The least share of the values' range that codes may cover."""
+_TRIED_CLIPS = np.linspace(MOST_CLIP, 1.0, 29)
 
 
 @dataclass(frozen=True, slots=True)

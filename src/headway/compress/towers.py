@@ -30,6 +30,8 @@ from headway.engine import (
 )
 from headway.graph import Lowered, TowerGraph
 
+Narrowing = tuple[Mapping[str, Range], frozenset[str]]
+"""Ranges of a tower's activations, and those whose products may be int8."""
 _ROWS = {Scope.QUERY: (1,), Scope.CANDIDATE: (1, 16, 64, 256)}
 """Row counts at which engines are compared."""
 _MOST_ERROR = {"f32": 5e-5, "bf16": 0.2, "int8": 0.2, "int8-dynamic": 0.2}
@@ -128,14 +130,13 @@ def _chosen(
     parts: dict[Scope, TowerPart] = {}
     trials: list[EngineTrial] = []
     for scope, graph in graphs.items():
-        ranges: Mapping[str, Range] | None = None
+        narrow: Narrowing | None = None
         samples: Sequence[Feed] = ()
         if narrowing is not None:
             seen, limit = narrowing
             samples, ranges = seen.samples[scope], seen.ranges[scope]
-            kept = narrow_enough(graph.onnx, ranges, samples, limit)
-            ranges = {name: covered for name, covered in ranges.items() if name in kept}
-        ways = _ways(graph, precision, ranges)
+            narrow = ranges, narrow_enough(graph.onnx, ranges, samples, limit)
+        ways = _ways(graph, precision, narrow)
         towers = [as_tower(way) for way in ways]
         found = try_dense(towers, scope, _ROWS[scope], clock, samples=samples)
         parts[scope], told = _best(scope, ways, found)
@@ -183,14 +184,14 @@ def _best(
 
 
 def _ways(
-    graph: TowerGraph, precision: DensePrecision, ranges: Mapping[str, Range] | None
+    graph: TowerGraph, precision: DensePrecision, narrowing: Narrowing | None
 ) -> list[TowerPart]:
     """Return all that can run the tower, ONNX Runtime first."""
     if precision == "int8-dynamic":
         return [_part(graph, quantize_dense_dynamic(graph.onnx), precision, "onnxruntime")]
-    onnx = graph.onnx if ranges is None else quantize_dense(graph.onnx, ranges, ranges)
-    narrow = onnx != graph.onnx
-    if precision == "int8" and not narrow:
+    ranges, kept = narrowing or ({}, frozenset())
+    onnx = quantize_dense(graph.onnx, ranges, kept) if narrowing else graph.onnx
+    if precision == "int8" and not ranges:
         precision = "f32"
     if precision == "bf16":
         return [_part(graph, onnx, precision, "openvino")]
@@ -199,8 +200,10 @@ def _ways(
         ways.append(_part(graph, onnx, precision, "openvino"))
     program = to_program(graph.onnx)
     if program is not None:
-        if narrow and ranges is not None:
-            program = quantize_program(program, ranges)
+        if ranges:
+            fine = {name: covered for name, covered in ranges.items() if name not in kept}
+            coarse = {name: covered for name, covered in ranges.items() if name in kept}
+            program = quantize_program(program, coarse, fine)
         ways.append(_part(graph, program.to_bytes(), precision, "headway"))
     return ways
 

@@ -32,8 +32,8 @@ NO_OTHER, ADD, MULTIPLY, SUBTRACT, SUBTRACT_FROM = 0, 1, 2, 3, 4
 """How a step combines what it has with another value: with, or from it."""
 ONE_COLUMN = 4
 """Added to that where the other value has one column for all."""
-LINEAR, RELU, SIGMOID, TANH, PRELU = 0, 1, 2, 3, 4
-"""Activations."""
+LINEAR, RELU, SIGMOID, TANH, PRELU, REST = 0, 1, 2, 3, 4, 5
+"""Activations; ``REST`` takes away what the value's codes stand for."""
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _FLOATS, _INTS = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(_I32, LANES)
 _BYTES = ir.VectorType(_I8, LANES)
@@ -236,10 +236,19 @@ def _activated(builder: Any, a: Addresses, values: Vectors, *, common: bool) -> 
         SIGMOID: each(lambda value: sigmoid(builder, value)),
         TANH: each(lambda value: tanh(builder, value)),
         PRELU: prelu,
+        REST: each(lambda value: _rest(builder, a, value)),
     }
     if common:
         cases = {kind: cases[kind] for kind in (RELU, PRELU)}
     return choose(builder, a["activation"], cases, lambda: values)
+
+
+def _rest(builder: Any, a: Addresses, value: Any) -> Any:
+    """Return a vector less what its codes stand for."""
+    code = clamp(builder, multiply_add(builder, value, a["inverse"], a["zero"]), 0.0, 255.0)
+    code = call(builder, "llvm.rint.v16f32", _FLOATS, code)
+    steps = builder.fsub(code, a["zero"])
+    return builder.fsub(value, builder.fdiv(steps, a["inverse"]))
 
 
 def _rounded(builder: Any, value: Any, inverse: Any, zero: Any) -> Any:

@@ -18,6 +18,7 @@ from headway.bundle import (
     Program,
     QueryDots,
     QueryProduct,
+    Rest,
     Slice,
     Softmax,
     Step,
@@ -98,7 +99,7 @@ class Layout:
     def _lower(self, step: Step) -> list[Record]:
         if isinstance(step, Slice | Concat):
             return self._placed(step)
-        if isinstance(step, Softmax | Weave | QueryDots):
+        if isinstance(step, Softmax | Rest | Weave | QueryDots):
             return self._over_rows(step)
         if isinstance(step, QueryProduct):
             return [self._by_matrix(step, self.places.spot(step.result), 0)]
@@ -134,13 +135,16 @@ class Layout:
         target = self.places.buffer(f"rows for {name}", source.width, 4)
         return [self._copy(source, target)], target
 
-    def _over_rows(self, step: Softmax | Weave | QueryDots) -> list[Record]:
+    def _over_rows(self, step: Softmax | Rest | Weave | QueryDots) -> list[Record]:
         if isinstance(step, Weave):
             return [self._woven(step)]
         before, source = self._by_rows(step.result, self.places.spot(step.source))
         record = self._copy(source, self.places.spot(step.result))
         if isinstance(step, Softmax):
             return [*before, record | {"op": products.SOFTMAX}]
+        if isinstance(step, Rest):
+            codes = {"inverse": 1 / step.codes.scale, "zero": step.codes.zero}
+            return [*before, record | codes | {"activation": finish.REST}]
         matrix = self.places.number(self.places.spot(step.matrix))
         dots = {"op": products.QUERY_DOTS, "other": matrix, "inner": source.width}
         return [*before, record | dots]
@@ -331,7 +335,8 @@ class Layout:
 def _rounds(maker: Record, rounding: Record) -> bool:
     """Tell whether the step that made a value can round it in the same pass."""
     alike = maker["columns"] == rounding["columns"] and maker.get("groups", 1) == 1
-    return alike and rounding["out"] < 0 and maker["op"] in _ROUNDING
+    free = maker.get("activation") != finish.REST  # which has codes in use
+    return alike and free and rounding["out"] < 0 and maker["op"] in _ROUNDING
 
 
 def _in_strips(program: Program) -> list[list[Step]]:

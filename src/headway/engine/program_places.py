@@ -7,13 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.bundle import Concat, Product, Program, QueryDots, QueryProduct, Softmax, Steps, Weave
+from headway.bundle import (
+    Concat,
+    Product,
+    Program,
+    QueryDots,
+    QueryProduct,
+    Rest,
+    Softmax,
+    Steps,
+    Weave,
+)
 from headway.bundle import Map as MapStep
 from headway.engine import products
 from headway.engine.products import VALUE
 
 _LINE = 64
-_MAKING = Product | QueryProduct | QueryDots | MapStep | Softmax | Weave
+_MAKING = Product | QueryProduct | QueryDots | MapStep | Softmax | Rest | Weave
 
 
 @dataclass(frozen=True, slots=True)

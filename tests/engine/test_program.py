@@ -239,7 +239,7 @@ def test_portable_products_of_codes_equal_those_of_the_processor(
     rows, weights = rng.integers(0, 256, (7, 64), np.uint8), rng.integers(-127, 128, (64, 64))
     monkeypatch.setattr(tiles, "HAS_DOT", False)
     found = np.zeros((tiles.TALL, 64), np.int32)
-    from headway.engine.program_layout import pack
+    from headway.engine.packing import pack
     from headway.engine.vectors import inner
 
     packed = pack(weights.astype(np.int8), 4)

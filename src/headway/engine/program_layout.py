@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,10 +24,11 @@ from headway.bundle import (
 )
 from headway.core import BundleError
 from headway.engine import finish, products
-from headway.engine.memory import line_room
+from headway.engine.packing import Kept, pack, padded
 from headway.engine.products import STEP
 from headway.engine.program_places import Places, Spot
-from headway.engine.tiles import LANES, TALL, WIDE
+from headway.engine.strips import in_strips
+from headway.engine.tiles import LANES, TALL
 
 _ACTIVATIONS = {
     "": finish.LINEAR,
@@ -73,10 +72,10 @@ class Layout:
         """
         self._program = program
         self.places = Places(program)
-        self._kept: dict[bytes, NDArray[np.uint8]] = {}
+        self._kept = Kept()
         self.counted = _counted(self.places)
         records: list[Record] = []
-        for steps in _in_strips(program):
+        for steps in in_strips(program):
             records += self._lower(steps[0]) if len(steps) == 1 else self._strips(steps)
         for name, value in program.steps.outputs.items():
             wanted = self.places.output(name, self.places.widths[value])
@@ -162,8 +161,8 @@ class Layout:
             "groups": source.width // inner,
             "inner": inner,
             "columns": columns,
-            "weight": self._keep(np.pad(weight, padding)),
-            "bias": self._keep(np.pad(shift, padding)),
+            "weight": self._kept.address(np.pad(weight, padding)),
+            "bias": self._kept.address(np.pad(shift, padding)),
             "weight_bytes": 4 * room,
         }
 
@@ -189,7 +188,7 @@ class Layout:
         """Return the addresses of bias and slope for some columns, or of one for many pieces."""
         given = {"bias": step.bias, "slope": step.slope}
         return {
-            key: self._keep(_padded(np.tile(self._tensor(name)[columns], repeat)))
+            key: self._kept.address(padded(np.tile(self._tensor(name)[columns], repeat)))
             for key, name in given.items()
             if name
         }
@@ -208,7 +207,7 @@ class Layout:
         if step.scaled_by:
             return record | self._scaled(step, weight)
         if columns == 1:
-            packed = self._keep(_padded(weight[:, 0]))
+            packed = self._kept.address(padded(weight[:, 0]))
             extras = self._extras(step, slice(None), groups)
             return record | extras | {"op": products.DOTS, "columns": 1, "weight": packed}
         record |= self._extras(step, slice(None)) | self._packed(weight, 1)
@@ -222,8 +221,8 @@ class Layout:
             "op": products.SCALED,
             "columns": weight.shape[1],
             "matrix": self.places.number(self.places.spot(step.scaled_by)),
-            "weight": self._keep(packed),
-            "scale": self._keep(pack(shift, 1)),
+            "weight": self._kept.address(packed),
+            "scale": self._kept.address(pack(shift, 1)),
             "own": self.places.number(
                 self.places.buffer(f"weights of {step.result}", packed.size, 4)
             ),
@@ -231,7 +230,7 @@ class Layout:
 
     def _packed(self, weight: NDArray[Any], group: int) -> Record:
         packed = pack(weight, group)
-        return {"weight": self._keep(packed), "weight_size": packed.nbytes}
+        return {"weight": self._kept.address(packed), "weight_size": packed.nbytes}
 
     def _by_codes(self, step: Product, codes: Codes, record: Record) -> list[Record]:
         weight = self._program.tensors[step.weight]
@@ -242,8 +241,8 @@ class Layout:
             "op": products.PRODUCT_INT8,
             "inner": -(-len(weight) // 4),
             **self._packed(weight, 4),
-            "scale": self._keep(_padded(scale)),
-            "bias": self._keep(_padded((bias + shift).astype(np.float32))),
+            "scale": self._kept.address(padded(scale)),
+            "bias": self._kept.address(padded((bias + shift).astype(np.float32))),
         }
         source, known = self.places.spot(step.source), True
         home = f"codes {step.source} {codes.scale} {codes.zero}"
@@ -322,50 +321,12 @@ class Layout:
     def _tensor(self, name: str) -> NDArray[np.float32]:
         return np.asarray(self._program.tensors[name], np.float32)
 
-    def _keep(self, array: NDArray[Any]) -> int:
-        """Return the address of an array that lives as long as the layout; like ones share it."""
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        key = hashlib.sha256(data.data).digest()
-        if key not in self._kept:
-            self._kept[key] = line_room(data.nbytes)
-            self._kept[key][:] = data
-        return int(self._kept[key].ctypes.data)
-
 
 def _rounds(maker: Record, rounding: Record) -> bool:
     """Tell whether the step that made a value can round it in the same pass."""
     alike = maker["columns"] == rounding["columns"] and maker.get("groups", 1) == 1
     free = maker.get("activation") != finish.REST  # which has codes in use
     return alike and free and rounding["out"] < 0 and maker["op"] in _ROUNDING
-
-
-def _in_strips(program: Program) -> list[list[Step]]:
-    """Return the steps one by one, or those together that may run over some places at a time.
-
-    These are a product with a query's matrix and the products of its pieces that follow, when
-    nothing else reads what is between: all of it would not stay in the cache.
-    """
-    uses = Counter(program.steps.outputs.values())
-    for step in program.steps.steps:
-        uses.update(step.sources if isinstance(step, Concat) else (step.source,))
-        uses.update([step.other] if isinstance(step, Summing) and step.other else [])
-    runs: list[list[Step]] = []
-    for step in program.steps.steps:
-        last = runs[-1][-1] if runs else None
-        before = last.groups if isinstance(last, Product) else 0
-        if (
-            isinstance(step, Product)
-            and step.groups > 1
-            and isinstance(runs[-1][0] if runs else None, QueryProduct)
-            and isinstance(last, QueryProduct | Product)
-            and before in {0, step.groups}
-            and step.source == last.result
-            and uses[step.source] == 1
-        ):
-            runs[-1].append(step)
-        else:
-            runs.append([step])
-    return runs
 
 
 def _counted(places: Places) -> str:
@@ -385,27 +346,3 @@ def _as_array(records: list[Record]) -> NDArray[np.void]:
         for key, item in record.items():
             steps[place][key] = item
     return steps
-
-
-def pack(weight: NDArray[Any], group: int) -> NDArray[Any]:
-    """Return weights ``[in, out]`` in the order in which tiles read them.
-
-    Columns come in blocks of ``WIDE`` vectors, the rest in one of as many as they need; a block
-    holds, for each ``group`` of inner rows, its columns, and for each column the group. What is
-    missing is zero.
-    """
-    inner, columns = weight.shape
-    room = np.zeros((-(-inner // group) * group, -(-columns // LANES) * LANES), weight.dtype)
-    room[:inner, :columns] = weight
-    blocks = []
-    for start in range(0, room.shape[1], WIDE * LANES):
-        block = room[:, start : start + WIDE * LANES]
-        block = block.reshape(len(room) // group, group, block.shape[1])
-        blocks.append(block.transpose(0, 2, 1).reshape(-1))
-    return np.concatenate(blocks)
-
-
-def _padded(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    room = np.zeros(-(-len(vector) // (WIDE * LANES)) * WIDE * LANES, np.float32)
-    room[: len(vector)] = vector
-    return room

@@ -69,11 +69,14 @@ class Cumulative(nn.Module):
 
 def _no_exporter(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Have the exporter of torch noted; return the scopes it was called for."""
-    module, called = importlib.import_module("headway.graph.lower"), []
-    export = module.export_onnx
-    monkeypatch.setattr(
-        module, "export_onnx", lambda tower, scope: called.append(scope) or export(tower, scope)
-    )
+    module = importlib.import_module("headway.graph.lower")
+    export, called = module.export_onnx, list[str]()
+
+    def noted(tower: Any, scope: str) -> Any:
+        called.append(scope)
+        return export(tower, scope)
+
+    monkeypatch.setattr(module, "export_onnx", noted)
     return called
 
 

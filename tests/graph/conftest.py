@@ -27,8 +27,11 @@ from headway.core import (
 )
 from headway.core import Sequence as SequenceFeature
 from headway.graph import (
+    ALL,
+    Captured,
     Lowered,
     Partition,
+    Rewrite,
     Tower,
     TowerGraph,
     capture,
@@ -184,6 +187,28 @@ def check_double(model: nn.Module, schema: Schema, queries: list[Query]) -> Part
     return parts
 
 
+def assert_lowers(
+    model: nn.Module,
+    captured: Captured,
+    rewrites: frozenset[Rewrite] = ALL,
+    sizes: Sequence[int] = (1, 2, 7),
+) -> Lowered:
+    """Assert that a model's towers in ONNX Runtime give what the model gives to float32."""
+    schema = captured.schema
+    queries = golden_queries(schema, np.random.default_rng(7), sizes)
+    lowered = lower(partition(captured, rewrites))
+    tower = lowered.query_tower
+    runs = (onnx_run(tower) if tower else None, onnx_run(lowered.candidate_tower))
+    wanted = [eager(model, schema, q) for q in queries]
+    scale = np.concatenate(wanted).std() + 1e-12
+    for batch in batches(queries):
+        got = run_towers(lowered, runs, schema, batch, np.float32)
+        expected = np.concatenate([wanted[queries.index(q)] for q in batch])
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, rtol=0, atol=5e-5 * scale)
+    return lowered
+
+
 @pytest.fixture
 def compare() -> Compare:
     """Return a check that a lowered model equals its eager model on golden queries."""
@@ -195,20 +220,9 @@ def compare() -> Compare:
         double: bool = True,
         sizes: Sequence[int] = GOLDEN_SIZES,
     ) -> Lowered:
-        queries = golden_queries(schema, np.random.default_rng(7), sizes)
         if double:
-            check_double(model, schema, queries)
-        lowered = lower(partition(capture(model, schema)))
-        tower = lowered.query_tower
-        runs = (onnx_run(tower) if tower else None, onnx_run(lowered.candidate_tower))
-        wanted = [eager(model, schema, q) for q in queries]
-        scale = np.concatenate(wanted).std() + 1e-12
-        for batch in batches(queries):
-            got = run_towers(lowered, runs, schema, batch, np.float32)
-            expected = np.concatenate([wanted[queries.index(q)] for q in batch])
-            assert got.shape == expected.shape
-            np.testing.assert_allclose(got, expected, rtol=0, atol=5e-5 * scale)
-        return lowered
+            check_double(model, schema, golden_queries(schema, np.random.default_rng(7), sizes))
+        return assert_lowers(model, capture(model, schema), sizes=sizes)
 
     return check
 

@@ -103,9 +103,11 @@ class Interpreter:
 
     def _input(self, scope: Scope, name: str, value: Tensor) -> Form:
         node = self.towers.of(scope).input(name, value)
+        form = self._valued(scope, node, value)
         if scope is Scope.QUERY and not self.towers.allows(Rewrite.HOIST):
-            return self._valued(Scope.CANDIDATE, self.towers.cross(node), value)
-        return self._valued(scope, node, value)
+            # With a row per candidate: rules expect one of all that is a candidate's.
+            return self._valued(Scope.CANDIDATE, self.towers.exact(form, Scope.CANDIDATE), value)
+        return form
 
     def _valued(self, scope: Scope, node: fx.Node, value: object) -> Form:
         """Return the form of an operation's result, as rules like it if it is row by row."""

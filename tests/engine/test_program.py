@@ -266,6 +266,14 @@ def test_portable_products_of_codes_equal_those_of_the_processor(
     np.testing.assert_array_equal(found, rows[:6].astype(np.int64) @ weights)
 
 
+def test_softmax_gives_nothing_to_what_is_masked() -> None:
+    step = Softmax(result="y", source="dense.a")
+    program = Program(Steps(inputs={"dense.a": 3}, outputs={"output": "y"}, steps=(step,)))
+    (found,) = run(program, {"dense.a": np.array([[0, -1e9, 1]], np.float32)}).values()
+    np.testing.assert_allclose(found, [[0.268941, 0, 0.731059]], rtol=1e-5)
+    assert found[0, 1] == 0  # not the smallest number there is, which is slow to multiply
+
+
 def test_nan_stays_nan_through_relu() -> None:
     program = Program(
         Steps(

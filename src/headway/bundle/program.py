@@ -94,10 +94,10 @@ class QueryProduct(
 class QueryDots(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="query-dots"
 ):
-    """Multiplies each row with all the vectors ``[places, in]`` that its query brings.
+    """Multiplies each row with all the vectors ``[places, in]`` of its query, or of its own.
 
     Attributes:
-        matrix: an input with a row per query, which is those vectors.
+        matrix: value that is those vectors.
     """
 
     result: str
@@ -244,7 +244,7 @@ class Program:
         if isinstance(step, Weave):
             return self._woven(step, width)
         if isinstance(step, QueryDots):
-            return self._matrix_columns(step, width)
+            return self._matrix_columns(step, width, found)
         return width if isinstance(step, Softmax | Rest) else self._summed(step, width, found)
 
     def _summed(
@@ -258,7 +258,7 @@ class Program:
                 )
             piece, width = self._columns(step, width)
         elif isinstance(step, QueryProduct):
-            piece = width = self._matrix_columns(step, width)
+            piece = width = self._matrix_columns(step, width, self.steps.inputs)
         self._check_extras(step, (piece, width), found)
         return width
 
@@ -292,12 +292,14 @@ class Program:
             self._tensor(step.shift, np.float32, (width // step.groups, columns))
         return columns, columns * step.groups
 
-    def _matrix_columns(self, step: QueryProduct | QueryDots, width: int) -> int:
-        values = self.steps.inputs.get(step.matrix, 0)
+    @staticmethod
+    def _matrix_columns(
+        step: QueryProduct | QueryDots, width: int, found: Mapping[str, int]
+    ) -> int:
+        values = found.get(step.matrix, 0)
         if not values or values % width:
             raise BundleError(
-                f"the step of {step.result!r} needs an input that is a matrix of {width} rows, not "
-                f"{step.matrix!r}"
+                f"the step of {step.result!r} needs a matrix of {width} rows, not {step.matrix!r}"
             )
         return values // width
 

@@ -90,7 +90,7 @@ class Histories(Values):
         left, right = node.input[:2]
         (result,), dims, other = node.output, self._dims[left], self._dims.get(right, ())
         source = self._value(left)
-        if source.startswith("hidden.") and other == (dims[-1], 1):
+        if len(dims) == 2 and dims[0] > 1 and other == (dims[-1], 1):
             dots = QueryDots(result=result, source=self._value(right), matrix=source)
             self._make(dots, (*dims[:-1], 1))
             return True

@@ -20,14 +20,14 @@ from headway.bundle import (
     Steps,
     Weave,
 )
-from headway.compress.program_histories import Histories
+from headway.compress.program_recurrent import Recurrent
 from headway.compress.program_values import ROW_TO_QUERY, SUMMING, UncoveredError, given
 
 _ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
 _COMBINATIONS = {"Add": "add", "Mul": "multiply", "Sub": "subtract"}
 
 
-class Reader(Histories):
+class Reader(Recurrent):
     """Goes through a graph once."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -46,6 +46,8 @@ class Reader(Histories):
             "PRelu": self._prelu,
             "Softmax": self._softmax,
             "Neg": self._negate,
+            "GRU": self._gru,
+            "Squeeze": self._squeeze,
             **dict.fromkeys(_ACTIVATIONS, self._activate),
             **dict.fromkeys(_COMBINATIONS, self._combine),
         }
@@ -114,6 +116,8 @@ class Reader(Histories):
     # Columns.
 
     def _concat(self, node: onnx.NodeProto) -> None:
+        if self._pass_around(node):
+            return
         dims = [self._dims.get(name, ()) for name in node.input]
         if self._join(node, given(node)["axis"]):
             return
@@ -123,11 +127,14 @@ class Reader(Histories):
         self._make(Concat(result=node.output[0], sources=sources), (sum(d[0] for d in dims),))
 
     def _slice(self, node: onnx.NodeProto) -> None:
-        source = self._value(node.input[0])
         parts = [self._constants.get(name) for name in node.input[1:]]
         if len(parts) < 3 or any(part is None or part.shape != (1,) for part in parts):
             raise UncoveredError
-        start, stop, axis, *step = (int(part[0]) for part in parts if part is not None)
+        bounds = tuple(int(part[0]) for part in parts if part is not None)
+        if self._drop_row(node, bounds) or self._cut_pieces(node, bounds):
+            return
+        source = self._value(node.input[0])
+        start, stop, axis, *step = bounds
         dims = self._dims[node.input[0]]
         plain = axis in {1, -1} and step in ([], [1]) and start >= 0 and stop >= 0
         if not plain or len(dims) != 1:
@@ -165,9 +172,16 @@ class Reader(Histories):
         self._make(Map(result=node.output[0], source=self._value(source), **changes), dims)
 
     def _negate(self, node: onnx.NodeProto) -> None:
-        source, dims = self._value(node.input[0]), self._dims[node.input[0]]
+        self._times(node, node.input[0], -1.0)
+
+    def _squeeze(self, node: onnx.NodeProto) -> None:
+        if not self._pass_around(node):
+            raise UncoveredError
+
+    def _times(self, node: onnx.NodeProto, value: str, factor: float) -> None:
+        source, dims = self._value(value), self._dims[value]
         name = f"{node.output[0]}.weight"
-        self._tensors[name] = np.full((1, 1), -1, np.float32)
+        self._tensors[name] = np.full((1, 1), factor, np.float32)
         step = Product(result=node.output[0], source=source, weight=name, groups=prod(dims))
         self._make(step, dims)
 
@@ -225,6 +239,13 @@ class Reader(Histories):
         """Add a constant to each row, or weave a history; False if it is none that fits."""
         if value in self._turned:
             return node.op_type == "Mul" and self._weave(node, value, self._constants[constant])
+        number = self._constants[constant]
+        if number.size == 1 and node.op_type == "Mul" and number.dtype == np.float32:
+            self._times(node, value, float(number.reshape(())))
+            return True
+        if number.size == 1 and node.op_type == "Sub" and node.input[0] == value:
+            self._constants[constant + ".negative"] = -number
+            return self._shift(node, value, constant + ".negative")
         return node.op_type == "Add" and self._shift(node, value, constant)
 
     def _shift(self, node: onnx.NodeProto, value: str, constant: str) -> bool:

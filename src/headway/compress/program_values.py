@@ -81,10 +81,18 @@ class Values:
         self._constants[node.output[0]] = numpy_helper.to_array(value)
 
     def _gather(self, node: onnx.NodeProto) -> None:
+        if self._take_place(node):
+            return
         hidden, index = node.input
         if index != ROW_TO_QUERY or not hidden.startswith("hidden.") or given(node).get("axis"):
             raise UncoveredError
         self._rename(node, hidden, self._dims[hidden])
+
+    def _take_place(self, node: onnx.NodeProto) -> bool:
+        raise NotImplementedError
+
+    def _pass_around(self, node: onnx.NodeProto) -> bool:
+        raise NotImplementedError
 
     def _shape_of(self, node: onnx.NodeProto) -> Dims:
         shape = self._constants.get(node.input[1])
@@ -117,6 +125,8 @@ class Values:
 
     def _transpose(self, node: onnx.NodeProto) -> None:
         (source,) = node.input
+        if self._pass_around(node):
+            return
         dims = self._dims.get(source, ())
         if len(dims) != 2 or list(given(node)["perm"]) != [0, 2, 1]:
             raise UncoveredError

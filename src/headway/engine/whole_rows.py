@@ -29,6 +29,7 @@ SOURCES = source_number(__file__, product_tile.__file__) ^ product_tile.SOURCES
 _I64, _F32 = ir.IntType(64), ir.FloatType()
 _FLOATS = ir.VectorType(_F32, LANES)
 _LOWEST = -3.4e38
+_LEAST_POWER = -80.0
 _SOFTMAX = ("source", "source_bytes", "out", "out_bytes", "rows", "columns")
 _DOT_PLACES = ("source", "matrix", "out", "places", "inner")
 _SCALE_WEIGHTS = ("values", "weight", "shift", "out", "inner", "columns")
@@ -64,8 +65,12 @@ def _softmax_row(builder: Any, source: Any, out: Any, columns: Any) -> None:
     builder.store(constant(_FLOATS, 0.0), total)
     for skip, mask in _vectors(builder, columns):
         value = load_masked(builder, builder.add(source, skip), _FLOATS, mask)
-        value = exponential(builder, builder.fsub(value, top))
-        value = builder.select(mask, value, constant(_FLOATS, 0.0))
+        power = builder.fsub(value, top)
+        # What is as good as nothing is 0: numbers too small for their exponent are slow to multiply.
+        told = builder.and_(
+            mask, builder.fcmp_unordered(">", power, constant(_FLOATS, _LEAST_POWER))
+        )
+        value = builder.select(told, exponential(builder, power), constant(_FLOATS, 0.0))
         builder.store(builder.fadd(builder.load(total), value), total)
         _store_masked(builder, value, builder.add(out, skip), mask)
     whole = _reduced(builder, "fadd", [ir.Constant(_F32, 0.0), builder.load(total)])

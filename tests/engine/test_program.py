@@ -19,6 +19,7 @@ from headway.bundle import (
     Product,
     Program,
     QueryProduct,
+    Softmax,
     Step,
     Steps,
     Weave,

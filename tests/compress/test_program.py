@@ -149,12 +149,12 @@ def test_value_that_others_read_too_is_kept() -> None:
     [
         helper.make_node("Erf", ["embedded"], ["output"]),
         helper.make_node("Softmax", ["embedded"], ["output"], axis=0),
-        helper.make_node("Mul", ["embedded", "two"], ["output"]),
+        helper.make_node("Mul", ["embedded", "many"], ["output"]),
         helper.make_node("Add", ["embedded", "hidden.0"], ["output"]),
     ],
 )
 def test_tower_with_another_operation_stays_with_onnx(node: onnx.NodeProto) -> None:
-    constants = {"two": np.array(2, np.float32)}
+    constants = {"many": np.arange(20, dtype=np.float32)}
     assert to_program(model_of([node], 20, constants, 20)) is None
 
 

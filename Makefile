@@ -32,6 +32,7 @@ bench: install ## a part of all benchmarks, figures in out/bench (under 5 minute
 	@mkdir -p out/bench
 	$(BIN)/python benchmarks/zoo.py --json out/bench/zoo.json
 	$(BIN)/python benchmarks/kernels.py --quick --seconds 4 --sizes 1 64 --json out/bench/kernels.json
+	$(BIN)/python benchmarks/overhead.py --quick --json out/bench/overhead.json
 	$(BIN)/python benchmarks/latency.py --quick --models ncf rmc1 din dien --rivals "ONNX Runtime" --json out/bench/latency.json
 	$(BIN)/python benchmarks/rewrites.py --quick --models din rmc3 --ways without --json out/bench/rewrites.json
 	$(BIN)/python benchmarks/roofline.py --quick --models ncf rmc1 din --json out/bench/roofline.json

@@ -2,8 +2,8 @@
 
 Every model is lowered with no rewrite at all ("off"), with hoisting alone, with hoisting and one
 more, with each one left out, and with all; each time the fastest engine runs its f32 towers. All
-of a model take turns on the same queries, in one thread. Without hoisting no other rewrite has
-anything to move, so none of them stands entirely alone. A way that leaves the towers as another
+of a model take turns on the same queries, in one thread. Without hoisting most other rewrites have
+nothing to move, so each is tried together with it. A way that leaves the towers as another
 one does is shown as "-" and not measured again. Multiply-adds are those of the graph's account.
 
 Examples:

@@ -158,6 +158,29 @@ def test_tower_with_another_operation_stays_with_onnx(node: onnx.NodeProto) -> N
     assert to_program(model_of([node], 20, constants, 20)) is None
 
 
+def test_pieces_with_slopes_of_their_own_stay_with_onnx() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["embedded", "pieces"], ["a"]),
+        helper.make_node("MatMul", ["a", "w"], ["b"]),
+        helper.make_node("Reshape", ["b", "flat"], ["c"]),
+        helper.make_node("PRelu", ["c", "slopes"], ["output"]),
+    ]
+    constants = {
+        "pieces": np.array([-1, 4, 5]),
+        "flat": np.array([-1, 12]),
+        "w": np.ones((5, 3), np.float32),
+        "slopes": np.arange(12, dtype=np.float32),
+    }
+    assert to_program(model_of(nodes, 20, constants, 12)) is None
+    constants["slopes"] = np.tile(np.arange(3, dtype=np.float32), 4)
+    graph = model_of(nodes, 20, constants, 12)
+    program = to_program(graph)
+    assert program is not None
+    feed = feed_for(graph, 9)
+    (found,) = ProgramEngine(program).caller()(["output"], feed)
+    np.testing.assert_allclose(found, by_onnx(graph, feed)[0], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["Mul", "Add", "Sub"])
 @pytest.mark.parametrize("turned", [False, True])
 def test_one_column_is_spread_over_all(kind: str, *, turned: bool) -> None:

@@ -15,9 +15,11 @@ from tests.engine.drawn_programs import feed_of, programs, reference, woven
 
 from headway.bundle import (
     Codes,
+    Concat,
     Map,
     Product,
     Program,
+    QueryDots,
     QueryProduct,
     Softmax,
     Step,
@@ -285,6 +287,115 @@ def test_nan_stays_nan_through_relu() -> None:
     )
     (found,) = run(program, {"dense.a": np.array([[np.nan, -1, 2]], np.float32)}).values()
     np.testing.assert_array_equal(found, [[np.nan, 0, 2]])
+
+
+def made_of(
+    inputs: dict[str, int], tensors: dict[str, Any], *steps: Step, **outputs: str
+) -> Program:
+    return Program(Steps(inputs=inputs, outputs=outputs, steps=steps), tensors)
+
+
+def test_value_that_scales_weights_is_stored_though_it_is_also_rounded() -> None:
+    rng = np.random.default_rng(0)
+    tensors: dict[str, Any] = {
+        "w": rng.standard_normal((8, 16)).astype(np.float32),
+        "c": rng.integers(-9, 9, (16, 16)).astype(np.int8),
+        "c.scale": np.full(16, 0.1, np.float32),
+        "s": rng.standard_normal((16, 5)).astype(np.float32),
+    }
+    program = made_of(
+        {"embedded": 8, "sequence.h": 48},
+        tensors,
+        Product(result="v", source="embedded", weight="w"),
+        Product(result="y", source="v", weight="c", codes=Codes(scale=0.1, zero=128)),
+        Product(result="z", source="sequence.h", weight="s", groups=3, scaled_by="v"),
+        output="y",
+        other="z",
+    )
+    feed = feed_of(program, 20)
+    np.testing.assert_allclose(
+        run(program, feed)["other"], reference(program, feed)["other"], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_value_between_strips_is_whole_where_something_else_reads_it() -> None:
+    rng = np.random.default_rng(0)
+    tensors: dict[str, Any] = {"w": rng.standard_normal((4, 1)).astype(np.float32)}
+    program = made_of(
+        {"embedded": 4, "hidden.0": 48},
+        tensors,
+        QueryProduct(result="v", source="embedded", matrix="hidden.0"),
+        Product(result="a", source="v", weight="w", groups=3),
+        QueryDots(result="d", source="embedded", matrix="v"),
+        output="a",
+        other="d",
+    )
+    feed = feed_of(program, 20, queries=1)
+    del feed["row_to_query"]
+    wanted = reference(program, feed | {"row_to_query": np.zeros(20, np.int64)})
+    np.testing.assert_allclose(run(program, feed)["other"], wanted["other"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_nan_stays_nan_through_curves(activation: Any) -> None:
+    curve = Map(result="y", source="dense.a", activation=activation)
+    for step in (curve, Softmax(result="y", source="dense.a")):
+        program = made_of({"dense.a": 2}, {}, step, output="y")
+        (found,) = run(program, {"dense.a": np.array([[np.nan, 0]], np.float32)}).values()
+        assert np.isnan(found[0, 0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dense.a": np.zeros((1, 3), np.float32)},
+        {"hidden.0": np.zeros((0, 3), np.float32)},
+        {"hidden.0": np.zeros((2, 3), np.float32)},
+        {"row_to_query": np.array([0, -1, 2, 1])},
+        {"row_to_query": np.array([0, 1, 2])},
+        {"row_to_query": np.array([0, 1, 2, 1], np.int32)},
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_before_compiled_code_reads_them(
+    change: dict[str, NDArray[Any]],
+) -> None:
+    step = Map(result="y", source="embedded", other="hidden.0")
+    after = Map(result="z", source="y", other="dense.a")
+    inputs = {"embedded": 3, "hidden.0": 3, "dense.a": 3}
+    program = made_of(inputs, {}, step, after, output="z")
+    feed = {name: np.zeros((4, 3), np.float32) for name in inputs}
+    feed |= {"row_to_query": np.array([0, 1, 2, 3])}
+    run(program, feed)
+    with pytest.raises(BundleError, match="row"):
+        run(program, feed | change)
+
+
+def test_program_that_grows_without_bound_is_refused() -> None:
+    steps = [Concat(result="v0", sources=("dense.a", "dense.a"))]
+    steps += [Concat(result=f"v{i}", sources=(f"v{i - 1}",) * 2) for i in range(1, 40)]
+    with pytest.raises(BundleError, match="columns"):
+        made_of({"dense.a": 2}, {}, *steps, output="v39").widths()
+
+
+def test_more_columns_than_one_block_cannot_be_scaled() -> None:
+    step = Product(result="y", source="sequence.h", weight="w", groups=2, scaled_by="embedded")
+    tensors: dict[str, Any] = {"w": np.ones((4, 80), np.float32)}
+    with pytest.raises(BundleError, match="64 columns"):
+        made_of({"sequence.h": 8, "embedded": 4}, tensors, step, output="y").widths()
+
+
+def test_matrix_of_one_query_is_refused_in_a_tower_for_several() -> None:
+    class Layout:
+        inputs = ("embedded", "hidden.0", "row_to_query")
+        outputs = ("output",)
+        lookups = ()
+        embedded_width = 4
+        per_query = False
+
+    step = QueryProduct(result="y", source="embedded", matrix="hidden.0")
+    program = made_of({"embedded": 4, "hidden.0": 8}, {}, step, output="y")
+    with pytest.raises(BundleError, match="one query"):
+        open_tower(Scope.CANDIDATE, Tower(Layout(), program.to_bytes(), "headway"))
 
 
 @pytest.mark.parametrize(

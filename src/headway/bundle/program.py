@@ -22,6 +22,7 @@ Combination = Literal["add", "multiply", "subtract", "subtract-from"]
 """``subtract`` takes the other value away, ``subtract-from`` is taken away from it."""
 Width = Annotated[int, Meta(ge=1, le=1 << 24)]
 _KEY = "program"
+_MOST_WIDTH, _MOST_STEPS, _MOST_SCALED = 1 << 24, 1 << 16, 64
 
 
 class Codes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,7 +175,7 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     inputs: dict[str, Width]
     outputs: dict[str, str]
-    steps: tuple[Step, ...]
+    steps: Annotated[tuple[Step, ...], Meta(max_length=_MOST_STEPS)]
     shapes: dict[str, tuple[Width, ...]] = {}
 
 
@@ -200,7 +201,9 @@ class Program:
         for step in self.steps.steps:
             if step.result in found:
                 raise BundleError(f"the value {step.result!r} is made twice")
-            found[step.result] = self._width(step, found)
+            found[step.result] = width = self._width(step, found)
+            if width > _MOST_WIDTH:
+                raise BundleError(f"the value {step.result!r} has {width} columns")
         for name, value in self.steps.outputs.items():
             if value not in found:
                 raise BundleError(f"the output {name!r} is {value!r}, which no step makes")
@@ -227,7 +230,14 @@ class Program:
             head = json.loads(data[8 : 8 + length])["__metadata__"][_KEY]
             steps = msgspec.json.decode(head, type=Steps)
             program = cls(steps, load(data))
-        except (SafetensorError, msgspec.MsgspecError, ValueError, LookupError, TypeError) as error:
+        except (
+            SafetensorError,
+            msgspec.MsgspecError,
+            ValueError,
+            LookupError,
+            TypeError,
+            RecursionError,
+        ) as error:
             raise BundleError(f"a tower's program cannot be read: {error}") from error
         program.widths()
         return program
@@ -288,6 +298,11 @@ class Program:
         self._tensor(step.weight, dtype, (width // step.groups, columns))
         if step.codes:
             self._tensor(f"{step.weight}.scale", np.float32, (columns,))
+        if (step.scaled_by and columns > _MOST_SCALED) or (step.shift and not step.scaled_by):
+            raise BundleError(
+                f"the step of {step.result!r} scales more than {_MOST_SCALED} columns, or shifts "
+                "weights that nothing scales"
+            )
         if step.shift:
             self._tensor(step.shift, np.float32, (width // step.groups, columns))
         return columns, columns * step.groups

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headway.bundle import Codes, Product, Program, Rest, Step
 from headway.compress.quantize import LEAST_WIDTH, MOST_CLIP, Range, codes_of, quantize_weight
-from headway.core import MissingDependencyError
+from headway.core import BundleError, MissingDependencyError
 
 if find_spec("onnx") is None:
     raise MissingDependencyError("onnx", "optimize", "turning a dense tower into a program")
@@ -35,9 +35,11 @@ def to_program(graph: bytes) -> Program | None:
         graph: ONNX bytes of a float32 tower.
     """
     try:
-        return Reader(onnx.load_from_string(graph)).read()
-    except UncoveredError:
+        program = Reader(onnx.load_from_string(graph)).read()
+        program.widths()
+    except (UncoveredError, BundleError):
         return None
+    return program
 
 
 def quantize_program(

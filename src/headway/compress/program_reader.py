@@ -21,7 +21,7 @@ from headway.bundle import (
     Weave,
 )
 from headway.compress.program_recurrent import Recurrent
-from headway.compress.program_values import ROW_TO_QUERY, SUMMING, UncoveredError, given
+from headway.compress.program_values import ROW_TO_QUERY, SUMMING, UncoveredError, given, per_piece
 
 _ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
 _COMBINATIONS = {"Add": "add", "Mul": "multiply", "Sub": "subtract"}
@@ -92,7 +92,8 @@ class Reader(Recurrent):
         self._multiply(node, node.input[1], turned=bool(told.get("transB", 0)))
         if third and not self._add_constant(node.output[0], third):
             last = self._steps[-1]
-            assert isinstance(last, SUMMING)
+            if not isinstance(last, SUMMING):
+                raise UncoveredError
             self._fit(third, last.result)
             self._steps[-1] = msgspec.structs.replace(last, other=self._value(third))
 
@@ -151,15 +152,12 @@ class Reader(Recurrent):
     def _prelu(self, node: onnx.NodeProto) -> None:
         slope = self._constants.get(node.input[1])
         dims = self._dims.get(node.input[0], ())
-        if slope is None or slope.dtype != np.float32 or slope.ndim > len(dims):
+        if slope is None:
             raise UncoveredError
         last = self._absorbing(node.input[0])
-        pieces = last.groups if isinstance(last, Product) else 1
-        if slope.size not in {1, dims[-1]}:
-            raise UncoveredError
-        full = np.broadcast_to(slope, dims).reshape(pieces, -1)[0]
+        pieces = last.groups if isinstance(last, Product) and not last.activation else 1
         name = f"{node.output[0]}.slope"
-        self._tensors[name] = np.ascontiguousarray(full)
+        self._tensors[name] = per_piece(slope, dims, pieces)
         self._then(node, activation="prelu", slope=name)
 
     def _then(self, node: onnx.NodeProto, **changes: Any) -> None:
@@ -265,15 +263,7 @@ class Reader(Recurrent):
         if constant is None or not isinstance(last, SUMMING):
             return False
         pieces = last.groups if isinstance(last, Product) else 1
-        dims = self._dims[result]
-        fits = constant.size in {1, dims[-1]} or (pieces == 1 and constant.size == prod(dims))
-        if constant.dtype != np.float32 or not fits or constant.ndim > len(dims) + 1:
-            raise UncoveredError
         bias = f"{result}.bias"
-        if constant.size == prod(dims):
-            full = constant.reshape(-1)
-        else:
-            full = np.broadcast_to(constant.reshape(-1), dims).reshape(pieces, -1)[0]
-        self._tensors[bias] = full.copy()
+        self._tensors[bias] = per_piece(constant, self._dims[result], pieces)
         self._steps[-1] = msgspec.structs.replace(last, bias=bias)
         return True

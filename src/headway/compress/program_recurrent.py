@@ -65,10 +65,12 @@ class Recurrent(Histories):
         plain = set(told) == {"hidden_size", "linear_before_reset"} and len(node.input) == 4
         if not plain or not told["linear_before_reset"] or node.input[0] not in self._around:
             raise UncoveredError
-        inputs, recurrent, biases = (c[0] for c in constants if c is not None)
+        weights = tuple(c[0] for c in constants if c is not None)
+        if len(weights) != len(constants):
+            raise UncoveredError
         value, (places, _) = self._around[node.input[0]]
         name = node.output[0]
-        self._unroll(name, value, (inputs, recurrent, biases), places)
+        self._unroll(name, value, weights, places)
         self._around[name] = name, (places, told["hidden_size"])
 
     def _unroll(

@@ -135,8 +135,12 @@ class Values:
 
     def _fit(self, name: str, other: str) -> None:
         """Refuse two values that would be spread along each other."""
-        long = [[n for n in self._dims.get(value, ()) if n > 1] for value in (name, other)]
-        if long[0] != long[1]:
+        sides = [self._dims.get(value, ()) for value in (name, other)]
+        try:
+            whole = prod(np.broadcast_shapes(*sides))
+        except ValueError as error:
+            raise UncoveredError from error
+        if {prod(side) for side in sides} != {whole}:
             raise UncoveredError
 
     def _absorbing(self, name: str) -> Product | QueryProduct | Map | None:
@@ -159,3 +163,20 @@ class Values:
 def given(node: onnx.NodeProto) -> dict[str, Any]:
     """Return a node's attributes."""
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def per_piece(constant: NDArray[Any], dims: Dims, pieces: int) -> NDArray[np.float32]:
+    """Return what a constant is for one piece of a row, float32 ``[columns]``.
+
+    Raises:
+        UncoveredError: if it does not fit, or is not the same for all pieces.
+    """
+    if constant.ndim == len(dims) + 1 and constant.shape[0] == 1:
+        constant = constant[0]
+    try:
+        full = np.broadcast_to(constant, dims).reshape(pieces, -1)
+    except ValueError as error:
+        raise UncoveredError from error
+    if constant.dtype != np.float32 or (full != full[:1]).any():
+        raise UncoveredError
+    return np.ascontiguousarray(full[0])

@@ -27,7 +27,9 @@ def tanh(builder: Any, value: Any) -> Any:
 
 def exponential(builder: Any, value: Any) -> Any:
     """Return e to the value by splitting off powers of two; relative error about 1e-7."""
-    value = clamp(builder, value, -87.0, 87.0)
+    for way, bound in (("<", -87.0), (">", 87.0)):  # NaN stays NaN
+        beyond = builder.fcmp_ordered(way, value, _all(bound))
+        value = builder.select(beyond, _all(bound), value)
     count = builder.fmul(value, _all(float(1 / np.log(2))))
     count = call(builder, "llvm.rint.v16f32", _FLOATS, count)
     whole = 0.693359375  # ln 2 in few bits, so that its multiples are exact

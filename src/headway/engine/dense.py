@@ -75,7 +75,12 @@ def open_tower(scope: Scope, tower: Tower, threads: int = 1) -> DenseEngine:
 
 def _open(scope: Scope, tower: Tower, threads: int) -> DenseEngine:
     if tower.engine == "headway":
-        return ProgramEngine(Program.from_bytes(tower.content))
+        engine = ProgramEngine(Program.from_bytes(tower.content))
+        if engine.one_query and _ROW_TO_QUERY in tower.layout.inputs:
+            raise BundleError(
+                f"the {scope} tower multiplies by a matrix of one query, but is declared for several"
+            )
+        return engine
     try:
         if tower.engine == "openvino" and HAS_OPENVINO:
             # Elsewhere it would be neither faster nor exact.

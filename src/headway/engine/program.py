@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.bundle import Program
+from headway.bundle import Program, QueryProduct
 from headway.core import BundleError
 from headway.engine import products
 from headway.engine.memory import line_room
@@ -26,6 +26,7 @@ class ProgramEngine:
         inputs: values in a row of what it is fed, by name.
         outputs: names of what it gives.
         shapes: of a row of each output.
+        one_query: whether it runs for one query at a time, by whose matrix rows are multiplied.
     """
 
     def __init__(self, program: Program) -> None:
@@ -39,6 +40,10 @@ class ProgramEngine:
             name: program.steps.shapes.get(name, (width,))
             for name, _, width in self._layout.places.outputs
         }
+        self.one_query = any(
+            isinstance(step, QueryProduct) and step.matrix.startswith("hidden.")
+            for step in program.steps.steps
+        )
         products.warm_up()
         self.inputs: Shapes = {name: (width,) for name, width in program.steps.inputs.items()}
         self.outputs = tuple(program.steps.outputs)
@@ -79,17 +84,11 @@ class ProgramRun:
             feed: float32 C-contiguous arrays by input name, and ``row_to_query``, int64
                 ``[rows]``, if values per query have more than one row.
         """
-        rows, arrays = len(feed[self._counted]), []
-        for name, width in self._fed:
-            array = feed[name]
-            if array.ndim != 2:
-                array = array.reshape(len(array), -1)
-            if array.shape[1] != width or array.dtype != _FLOAT or not array.flags.c_contiguous:
-                raise BundleError(f"the tower takes {name!r} as float32 rows of {width} values")
-            arrays.append(array)
+        rows, mapping = len(feed[self._counted]), feed.get("row_to_query")
+        arrays = [self._fitting(feed[name], name, width) for name, width in self._fed]
+        self._check_rows(arrays, rows, mapping)
         made = {name: np.empty((rows, width), np.float32) for name, width in self._made}
         arrays += made.values()
-        mapping = feed.get("row_to_query")
         if mapping is not None:
             arrays.append(mapping)
         held = tuple(arrays)  # its own header is read in compiled code
@@ -101,3 +100,29 @@ class ProgramRun:
             made[name] if len(shapes[name]) == 1 else made[name].reshape(rows, *shapes[name])
             for name in outputs
         ]
+
+    @staticmethod
+    def _fitting(array: NDArray[Any], name: str, width: int) -> NDArray[Any]:
+        """Return an input as compiled code reads it: float32 ``[rows, width]``."""
+        if array.ndim != 2 and array.size == len(array) * width:
+            array = array.reshape(len(array), width)
+        fits = array.ndim == 2 and array.shape[1] == width
+        if not fits or array.dtype != _FLOAT or not array.flags.c_contiguous:
+            raise BundleError(f"the tower takes {name!r} as float32 rows of {width} values")
+        return array
+
+    def _check_rows(
+        self, arrays: Sequence[NDArray[Any]], rows: int, mapping: NDArray[Any] | None
+    ) -> None:
+        """Refuse inputs that compiled code would read beyond: it counts on their rows."""
+        queries = 1
+        if mapping is not None:
+            queries = int(mapping.max()) + 1 if len(mapping) else 0
+            plain = mapping.dtype == np.int64 and mapping.flags.c_contiguous
+            if not plain or mapping.shape != (rows,) or (rows and int(mapping.min()) < 0):
+                raise BundleError(f"row_to_query must be int64 [{rows}] from 0 on")
+        for (name, _), array in zip(self._fed, arrays, strict=True):
+            hidden = name.startswith("hidden.")
+            if (rows and len(array) < queries) if hidden else len(array) != rows:
+                wanted = f"at least {queries}" if hidden else str(rows)
+                raise BundleError(f"{name!r} has {len(array)} rows, not {wanted}")

@@ -88,7 +88,7 @@ class Layout:
     def _chunk_rows(self) -> int:
         """Return how many rows to take at once: fewer where they hold whole histories."""
         pieces = [
-            self.places.buffers.get(self.places.spot(step.result).home, 0)
+            self.places.row_bytes(step.result)
             for step in self._program.steps.steps
             if isinstance(step, Product) and step.groups > 1
         ]
@@ -101,7 +101,8 @@ class Layout:
         if isinstance(step, Softmax | Rest | Weave | QueryDots):
             return self._over_rows(step)
         if isinstance(step, QueryProduct):
-            return [self._by_matrix(step, self.places.spot(step.result), 0)]
+            before, fed = self._by_rows(step.result, self.places.spot(step.source))
+            return [*before, self._by_matrix(step, fed, self.places.spot(step.result), 0)]
         record = self._common(step, self.places.spot(step.result))
         if isinstance(step, Product):
             return self._weighed(step, record)
@@ -256,9 +257,9 @@ class Layout:
         rounding |= {"out": -1, "codes": self.places.number(spot)}
         return [rounding | {"inverse": 1 / codes.scale, "zero": codes.zero}, record]
 
-    def _by_matrix(self, step: QueryProduct, target: Spot, start: int) -> Record:
+    def _by_matrix(self, step: QueryProduct, source: Spot, target: Spot, start: int) -> Record:
         """Return the product with the columns of the query's matrix from ``start`` on."""
-        source, matrix = self.places.spot(step.source), self.places.spot(step.matrix)
+        matrix = self.places.spot(step.matrix)
         own = self.places.scopes[matrix.home] != products.PER_QUERY
         columns = slice(start, start + target.width)
         return (
@@ -284,11 +285,11 @@ class Layout:
             self.places.buffer(f"strip of {step.source}", taken * width, 4)
             for step, width in zip(rest, inner, strict=True)
         ]
-        records: list[Record] = []
+        records, fed = self._by_rows(first.result, self.places.spot(first.source))
         for start in range(0, places, taken):
             stop = min(start + taken, places)
             source = rooms[0].part(0, (stop - start) * inner[0])
-            records.append(self._by_matrix(first, source, start * inner[0]))
+            records.append(self._by_matrix(first, fed, source, start * inner[0]))
             for place, step in enumerate(rest):
                 columns = self.places.widths[step.result] // places
                 target = self.places.spot(step.result).part(start * columns, stop * columns)
@@ -311,7 +312,7 @@ class Layout:
             kept.append(record)
             if record["out"] >= 0:
                 makers[record["out"]] = record
-        read = {r.get(key, -1) for r in kept for key in ("source", "other")}
+        read = {r.get(key, -1) for r in kept for key in ("source", "other", "matrix")}
         for record in kept:
             alone = record["out"] >= 0 and record["out"] not in read and "codes" in record
             if alone and self.places.is_private(record["out"]):

@@ -88,6 +88,10 @@ class Places:
             self._spots[name] = self.buffer(f"value {name}", self.widths[name], 4)
         return self._spots[name]
 
+    def row_bytes(self, name: str) -> int:
+        """Return the bytes of a row of the buffer that holds a value; 0 if none does so far."""
+        return self.buffers.get(self._spots[name].home, 0) if name in self._spots else 0
+
     def put(self, name: str, spot: Spot) -> None:
         """Say where a value is."""
         self._spots[name] = spot

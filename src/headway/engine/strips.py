@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from headway.bundle import Concat, Map, Product, Program, QueryProduct, Step
-
-_SUMMING = Product | QueryProduct | Map
+from headway.bundle import Concat, Product, Program, QueryProduct, Step
 
 
 def in_strips(program: Program) -> list[list[Step]]:
@@ -18,7 +16,7 @@ def in_strips(program: Program) -> list[list[Step]]:
     uses = Counter(program.steps.outputs.values())
     for step in program.steps.steps:
         uses.update(step.sources if isinstance(step, Concat) else (step.source,))
-        uses.update([step.other] if isinstance(step, _SUMMING) and step.other else [])
+        uses.update(getattr(step, name, "") for name in ("other", "matrix", "scaled_by"))
     runs: list[list[Step]] = []
     for step in program.steps.steps:
         last = runs[-1][-1] if runs else None

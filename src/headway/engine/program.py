@@ -68,7 +68,9 @@ class ProgramRun:
         for home, buffer in self._buffers.items():
             for index, offset in places.users[home]:
                 self._values[index]["address"] = buffer.ctypes.data + offset
-        self._fed = list(places.inputs.items())
+        self._fed = [
+            (name, width, name.startswith("hidden.")) for name, width in places.inputs.items()
+        ]
         self._made = [(name, width) for name, _, width in places.outputs]
         homes = [*places.inputs, *(home for _, home, _ in places.outputs)]
         users = [(i, at, skip) for at, home in enumerate(homes) for i, skip in places.users[home]]
@@ -85,8 +87,21 @@ class ProgramRun:
                 ``[rows]``, if values per query have more than one row.
         """
         rows, mapping = len(feed[self._counted]), feed.get("row_to_query")
-        arrays = [self._fitting(feed[name], name, width) for name, width in self._fed]
-        self._check_rows(arrays, rows, mapping)
+        queries = int(rows > 0) if mapping is None else _queries_of(mapping, rows)
+        arrays: list[NDArray[Any]] = []
+        for name, width, hidden in self._fed:
+            array = feed[name]
+            if array.ndim != 2 and array.size == len(array) * width:
+                array = array.reshape(len(array), width)
+            # Compiled code counts on all of this, and reads beyond where it does not hold.
+            fits = array.ndim == 2 and array.shape[1] == width
+            fits = fits and (len(array) >= queries if hidden else len(array) == rows)
+            if not (fits and array.dtype == _FLOAT and array.flags.c_contiguous):
+                raise BundleError(
+                    f"the tower takes {name!r} as {queries if hidden else rows} rows of {width} float32 "
+                    f"values, not as {array.dtype} {list(array.shape)}"
+                )
+            arrays.append(array)
         made = {name: np.empty((rows, width), np.float32) for name, width in self._made}
         arrays += made.values()
         if mapping is not None:
@@ -101,28 +116,14 @@ class ProgramRun:
             for name in outputs
         ]
 
-    @staticmethod
-    def _fitting(array: NDArray[Any], name: str, width: int) -> NDArray[Any]:
-        """Return an input as compiled code reads it: float32 ``[rows, width]``."""
-        if array.ndim != 2 and array.size == len(array) * width:
-            array = array.reshape(len(array), width)
-        fits = array.ndim == 2 and array.shape[1] == width
-        if not fits or array.dtype != _FLOAT or not array.flags.c_contiguous:
-            raise BundleError(f"the tower takes {name!r} as float32 rows of {width} values")
-        return array
 
-    def _check_rows(
-        self, arrays: Sequence[NDArray[Any]], rows: int, mapping: NDArray[Any] | None
-    ) -> None:
-        """Refuse inputs that compiled code would read beyond: it counts on their rows."""
-        queries = 1
-        if mapping is not None:
-            queries = int(mapping.max()) + 1 if len(mapping) else 0
-            plain = mapping.dtype == np.int64 and mapping.flags.c_contiguous
-            if not plain or mapping.shape != (rows,) or (rows and int(mapping.min()) < 0):
-                raise BundleError(f"row_to_query must be int64 [{rows}] from 0 on")
-        for (name, _), array in zip(self._fed, arrays, strict=True):
-            hidden = name.startswith("hidden.")
-            if (rows and len(array) < queries) if hidden else len(array) != rows:
-                wanted = f"at least {queries}" if hidden else str(rows)
-                raise BundleError(f"{name!r} has {len(array)} rows, not {wanted}")
+def _queries_of(mapping: NDArray[Any], rows: int) -> int:
+    """Return how many queries' rows a map of rows asks for.
+
+    Raises:
+        BundleError: if it is none for so many rows.
+    """
+    plain = mapping.dtype == np.int64 and mapping.flags.c_contiguous
+    if not plain or mapping.shape != (rows,) or (rows and int(mapping.min()) < 0):
+        raise BundleError(f"row_to_query must be int64 [{rows}], from 0 on")
+    return int(mapping.max()) + 1 if rows else 0

@@ -44,7 +44,7 @@ class OptimizeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     attempts: Positive = 2
     sizes: tuple[Positive, ...] = (256, 64)
     measure_s: Annotated[float, Meta(gt=0)] = 4.0
-    tie: Annotated[float, Meta(ge=0)] = 0.03
+    tie: Annotated[float, Meta(ge=0)] = 0.1
     error_limit: Annotated[float, Meta(gt=0)] = 0.1
     equality_limit: Annotated[float, Meta(gt=0)] = 5e-5
     calibration_rows: Positive = 8192

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from headway.compress.quantize import Range, activations, fit_range, with_outputs
 from headway.compress.rows import score_dataset
 from headway.data import Dataset
-from headway.engine import CompiledModel, DenseCall
+from headway.engine import CompiledModel, DenseCall, OnnxEngine
 
 _KEPT_VALUES = 1 << 18
 _KEPT_ROWS, _KEPT_RUNS = 2048, 16
@@ -58,13 +57,9 @@ class _Watch:
     """Stands in for a tower's engine and keeps a sample of the values on the way."""
 
     def __init__(self, graph: bytes, names: tuple[str, ...]) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = ort.InferenceSession(
-            with_outputs(graph, names), options, providers=["CPUExecutionProvider"]
-        )
-        self.inputs = {value.name: tuple(value.shape[1:]) for value in self._session.get_inputs()}
-        self.outputs = tuple(value.name for value in self._session.get_outputs())
+        engine = OnnxEngine(with_outputs(graph, names))
+        self._call = engine.caller()
+        self.inputs, self.outputs = engine.inputs, engine.outputs
         made = set(self.outputs)
         self._names = {name: name if name in made else f"seen.{name}" for name in names}
         self._kept: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
@@ -79,9 +74,7 @@ class _Watch:
         kept = sum(max(map(len, sample.values())) for sample in self.samples)
         if kept < _KEPT_ROWS and len(self.samples) < _KEPT_RUNS:
             self.samples.append({name: np.array(values) for name, values in feed.items()})
-        found: list[NDArray[np.float32]] = self._session.run(
-            [*outputs, *self._names.values()], feed
-        )
+        found = self._call([*outputs, *self._names.values()], feed)
         for name, values in zip(self._names, found[len(outputs) :], strict=True):
             self._kept[name].append(self._some(values.reshape(-1)))
         return found[: len(outputs)]

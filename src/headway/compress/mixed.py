@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from headway.compress.calibrate import Feed
 from headway.compress.quantize import Range, activations, products_of, quantize_dense
+from headway.engine import OnnxEngine, outputs_on
 
 _SHARE = 0.7
 """Of the accepted error, what the products may add up to: other rows show more of it."""
@@ -54,12 +54,8 @@ def narrow_enough(
 
 
 def _outputs(graph: bytes, samples: Sequence[Feed]) -> list[NDArray[np.float32]]:
-    """Return each output for all samples, ``[rows, ...]``."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    runs = [session.run(None, dict(sample)) for sample in samples]
-    return [np.concatenate([run[place] for run in runs]) for place in range(len(runs[0]))]
+    engine = OnnxEngine(graph)
+    return outputs_on(engine.caller(), engine.outputs, samples)
 
 
 def _change(found: Sequence[NDArray[np.float32]], exact: Sequence[NDArray[np.float32]]) -> float:

@@ -3,10 +3,11 @@
 from headway.engine.ceilings import Ceilings, measure_ceilings
 from headway.engine.compiled import CompiledModel, CompiledRunner
 from headway.engine.dense import Tower
-from headway.engine.dense_trials import DenseTrial, try_dense
+from headway.engine.dense_trials import DenseTrial, outputs_on, try_dense
 from headway.engine.latency import compare_latency, measure_latency
 from headway.engine.loading import LoadedModel, TablePlacement, load, load_model
 from headway.engine.machine import MachineFacts, machine_facts, usable_cores
+from headway.engine.onnx_engine import OnnxEngine
 from headway.engine.openvino_engine import HAS_OPENVINO, multiplies_bf16
 from headway.engine.probe import RandomRead, SequentialRead
 from headway.engine.probe_products import ProductRate
@@ -35,6 +36,7 @@ __all__ = [
     "LoadedModel",
     "LookupLayout",
     "MachineFacts",
+    "OnnxEngine",
     "ProductRate",
     "Profile",
     "ProfileSettings",
@@ -58,6 +60,7 @@ __all__ = [
     "measure_ceilings",
     "measure_latency",
     "multiplies_bf16",
+    "outputs_on",
     "profile",
     "raw_outputs",
     "take_turns",

@@ -78,7 +78,7 @@ def _once(call: DenseCall, outputs: list[str], feeds: Sequence[Feed], turn: int)
 
 def _errors(calls: Sequence[DenseCall], outputs: list[str], feeds: Sequence[Feed]) -> list[float]:
     """Return each call's largest change against the first, as a share of an output's spread."""
-    first, *others = [_all_of(call, outputs, feeds) for call in calls]
+    first, *others = [outputs_on(call, outputs, feeds) for call in calls]
     found = [0.0]
     for other in others:
         changes = [
@@ -89,9 +89,10 @@ def _errors(calls: Sequence[DenseCall], outputs: list[str], feeds: Sequence[Feed
     return found
 
 
-def _all_of(
-    call: DenseCall, outputs: list[str], feeds: Sequence[Feed]
+def outputs_on(
+    call: DenseCall, outputs: Sequence[str], feeds: Sequence[Feed]
 ) -> list[NDArray[np.float32]]:
+    """Return each output for all feeds, ``[rows, ...]``."""
     runs = [call(outputs, feed) for feed in feeds]
     return [np.concatenate([run[place] for run in runs]) for place in range(len(outputs))]
 

@@ -9,7 +9,7 @@ if find_spec("torch") is None:
 if find_spec("onnx") is None or find_spec("onnxscript") is None:
     raise MissingDependencyError("onnxscript", "optimize", "writing a model as ONNX")
 
-from headway.graph.capture import Captured, Part, PartKind, capture
+from headway.graph.capture import Captured, Part, PartKind, capture, trace
 from headway.graph.explain import Explanation, NodeCost, explain
 from headway.graph.golden import example_columns, golden_queries
 from headway.graph.layout import Tower
@@ -38,4 +38,5 @@ __all__ = [
     "import_onnx",
     "lower",
     "partition",
+    "trace",
 ]

@@ -6,7 +6,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -82,7 +82,7 @@ class Captured:
 
 
 def capture(model: nn.Module, schema: Schema) -> Captured:
-    """Return the model's evaluation-mode graph, with any number of rows.
+    """Return the model's evaluation-mode graph in few forms, with any number of rows.
 
     The model is called once or twice on drawn rows and left as it was. Parameters are shared
     with it, not copied.
@@ -96,6 +96,26 @@ def capture(model: nn.Module, schema: Schema) -> Captured:
         CaptureError: naming the place and the remedy, if the model cannot be captured, gives
             another shape, or lets the score of one row depend on other rows.
     """
+    traced = trace(model, schema)
+    simplify(traced.module)
+    placeholders = traced.module.graph.find_nodes(op="placeholder")
+    used = {traced.inputs[node.name].feature.name for node in placeholders if node.users}
+    ignored = [
+        f"feature {f.name!r} is not used by the model; its values change nothing"
+        for f in schema.features
+        if f.name not in used
+    ]
+    return replace(traced, warnings=(*ignored, *traced.warnings))
+
+
+def trace(model: nn.Module, schema: Schema) -> Captured:
+    """Return the model's graph as it was written, every parameter a constant of its own.
+
+    Nothing is folded, so each constant is one tensor of the model; see ``capture``.
+
+    Raises:
+        CaptureError: as ``capture``.
+    """
     parts = [Part(f, kind) for f in schema.features for kind in _kinds(f)]
     columns = example_columns(schema, np.random.default_rng(0))
     flat = _Flat(model, parts)
@@ -105,17 +125,7 @@ def capture(model: nn.Module, schema: Schema) -> Captured:
         _check_rows_apart(flat, columns, schema, output)
         program = _export(flat, _tensors(columns, schema, _dtype(model)), parts)
     module, inputs, names = _plain_module(program, parts)
-    rounded = _rounded_ids(module, inputs, schema)
-    simplify(module)
-    ignored = [
-        f"feature {f.name!r} is not used by the model; its values change nothing"
-        for f in schema.features
-        if not any(
-            node.users and inputs[node.name].feature is f
-            for node in module.graph.find_nodes(op="placeholder")
-        )
-    ]
-    return Captured(module, inputs, names, schema, (*ignored, *rounded))
+    return Captured(module, inputs, names, schema, tuple(_rounded_ids(module, inputs, schema)))
 
 
 class _Flat(nn.Module):

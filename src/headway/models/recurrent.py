@@ -16,7 +16,6 @@ class Augru(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.hidden = hidden
         self.inputs = nn.Linear(width, 3 * hidden)
         self.gates = nn.Linear(hidden, 2 * hidden, bias=False)
         self.state = nn.Linear(hidden, hidden, bias=False)
@@ -29,7 +28,8 @@ class Augru(nn.Module):
             weights: float32 ``[rows, length]``, attention in 0 .. 1.
         """
         given = self.inputs(inputs)
-        for_gates, for_state = given[..., : 2 * self.hidden], given[..., 2 * self.hidden :]
+        split = self.gates.out_features
+        for_gates, for_state = given[..., :split], given[..., split:]
         state = torch.zeros_like(for_state[:, 0])
         for step in range(inputs.shape[1]):
             gates = torch.sigmoid(for_gates[:, step] + self.gates(state))

@@ -1,0 +1,203 @@
+"""Takes units out of a model: what comes out is an ordinary, smaller module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TypeVar, cast
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headway.compress.passes.units import Place, Site, Units, canonical_names
+from headway.core import CaptureError, Schema
+from headway.models import RankingModel, draw_features
+
+Module = TypeVar("Module", bound=nn.Module)
+Kept = Mapping[Place, NDArray[np.int64]]
+"""For each axis of a parameter that lost positions, those it kept, ascending."""
+_ROWS = 64
+_CLOSE = 1e-4
+
+
+def cut(
+    model: Module, schema: Schema, units: Units, kept: NDArray[np.bool_]
+) -> tuple[Module, Schema, Kept]:
+    """Return a smaller copy of a model, its schema, and what is left of each axis.
+
+    Parameters that lose nothing are copied too, so that training the one leaves the other.
+
+    Args:
+        model: where the units are; left as it was.
+        schema: of the model; tables that lose columns have another dim in the one returned.
+        units: of this very model.
+        kept: by id, which units stay.
+
+    Raises:
+        CaptureError: if the smaller module does not compute what the model computes without
+            those units: its code depends on the widths it was written with.
+    """
+    smaller, small_schema, left = take_out(model, schema, units, kept)
+    error = difference(model, schema, smaller, small_schema, units, kept)
+    if not error <= _CLOSE:
+        raise CaptureError(
+            f"without the units removed the model's code computes something else (by {error:.2g} "
+            "of the spread); let its forward take widths from its parameters, not from numbers"
+        )
+    return smaller, small_schema, left
+
+
+def take_out(
+    model: Module, schema: Schema, units: Units, kept: NDArray[np.bool_]
+) -> tuple[Module, Schema, Kept]:
+    """Return as ``cut``, unchecked."""
+    left = _left(model, units, kept)
+    smaller = copy.deepcopy(model)
+    replace_parameters(smaller, {name: _taken(t, name, left) for name, t in _named(smaller)})
+    small_schema = with_dims(schema, smaller, units, left)
+    return smaller, small_schema, left
+
+
+def replace_parameters(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a model other parameters and buffers, and its modules the widths that follow.
+
+    Args:
+        model: changed in place.
+        tensors: by name; those of the same name that are tied stay tied.
+    """
+    names = canonical_names(model)
+    made: dict[str, Tensor] = {}
+    for module_name, module in model.named_modules():
+        prefix = f"{module_name}." if module_name else ""
+        own = [*module.named_parameters(recurse=False, remove_duplicate=False)]
+        for name, old in own:
+            key = names[prefix + name]
+            if key not in made:
+                new = tensors[key].detach()
+                made[key] = nn.Parameter(new, requires_grad=old.requires_grad)
+            setattr(module, name, made[key])
+        for name, _ in module.named_buffers(recurse=False, remove_duplicate=False):
+            setattr(module, name, tensors[names[prefix + name]])
+        _resize(module)
+
+
+def with_dims(schema: Schema, model: nn.Module, units: Units, left: Kept) -> Schema:
+    """Return the schema with the dims of tables whose parameters lost columns.
+
+    The model's own schema, where it is one of Headway's, is replaced too.
+    """
+    dims = {
+        units.tables[name]: len(kept)
+        for (name, axis), kept in left.items()
+        if axis == 1 and name in units.tables
+    }
+    tables = tuple(
+        msgspec.structs.replace(table, dim=dims.get(table.name, table.dim))
+        for table in schema.tables
+    )
+    changed = Schema(features=schema.features, tables=tables, tasks=schema.tasks)
+    if isinstance(model, RankingModel):
+        model.schema = changed
+    return changed
+
+
+def difference(
+    model: nn.Module,
+    schema: Schema,
+    smaller: nn.Module,
+    small_schema: Schema,
+    units: Units,
+    kept: NDArray[np.bool_],
+) -> float:
+    """Return how far a smaller model is from the first with the units' parameters at zero.
+
+    Returns:
+        The largest difference of an output, as a share of the outputs' spread; infinity if the
+        smaller one cannot be called.
+    """
+    features = draw_features(schema, _ROWS, np.random.default_rng(0))
+    masked = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        named = dict(_named(masked))
+        for site in units.sites:
+            gone = ~kept[site.ids]
+            for (name, axis), positions in site.places.items():
+                index = torch.from_numpy(positions[gone].reshape(-1))
+                named[name].index_fill_(axis, index, 0.0)
+        wanted = cast("Tensor", masked(features))
+        try:
+            found = cast("Tensor", smaller.eval()(features))
+        except (RuntimeError, IndexError, ValueError):
+            return float("inf")
+    if found.shape != wanted.shape:
+        return float("inf")
+    spread = float(wanted.std()) or 1.0
+    return float((found - wanted).abs().max()) / spread
+
+
+def removable(model: nn.Module, schema: Schema, units: Units) -> tuple[Units, list[str]]:
+    """Return the units that the model's code can do without, and why others stay.
+
+    One unit of each site is taken out for trial: code that names a width in numbers fails then,
+    or computes something else.
+    """
+    good: list[Site] = []
+    notes: list[str] = []
+    for site in units.sites:
+        kept = np.ones(units.count, np.bool_)
+        kept[site.ids[-1]] = False
+        if len(site) < 2:
+            continue
+        smaller, small_schema, _ = take_out(model, schema, units, kept)
+        if difference(model, schema, smaller, small_schema, units, kept) <= _CLOSE:
+            good.append(site)
+        else:
+            notes.append(
+                f"{site.name!r} stays as wide as it is: the model's code depends on its width; "
+                "let forward take widths from parameters, not from numbers"
+            )
+    return Units(tuple(good), units.products, units.tables), notes
+
+
+def _left(model: nn.Module, units: Units, kept: NDArray[np.bool_]) -> dict[Place, NDArray[np.int64]]:
+    lost: dict[Place, list[NDArray[np.int64]]] = {}
+    for site in units.sites:
+        gone = ~kept[site.ids]
+        if gone.any():
+            for place, positions in site.places.items():
+                lost.setdefault(place, []).append(positions[gone].reshape(-1))
+    sizes = {name: tensor.shape for name, tensor in _named(model)}
+    return {
+        (name, axis): np.setdiff1d(np.arange(sizes[name][axis]), np.concatenate(parts))
+        for (name, axis), parts in lost.items()
+    }
+
+
+def _taken(tensor: Tensor, name: str, left: Kept) -> Tensor:
+    for axis in range(tensor.dim()):
+        kept = left.get((name, axis))
+        if kept is not None:
+            tensor = tensor.detach().index_select(axis, torch.from_numpy(kept))
+    return tensor
+
+
+def _named(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _resize(module: nn.Module) -> None:
+    """Let a module of torch know the widths of its parameters; others have none of their own."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(module.weight)
+    elif isinstance(module, nn.BatchNorm1d) and module.running_mean is not None:
+        module.num_features = len(module.running_mean)
+    elif isinstance(module, nn.GRU):
+        module.hidden_size = module.weight_hh_l0.shape[1]
+        module.input_size = module.weight_ih_l0.shape[1]

@@ -1,5 +1,6 @@
 """Statistics of quality and of latency, and the search for the latency-bounded throughput."""
 
+from headway.measure.bootstrap import PairedBootstrap, bootstrap_pair
 from headway.measure.compare import (
     AucDifference,
     MeanDifference,
@@ -26,14 +27,18 @@ from headway.measure.quality import (
     expected_calibration_error,
     log_loss,
     log_loss_rows,
+    normalized_entropy,
     probabilities,
 )
+from headway.measure.ranking import QueryRanking, rank_queries
+from headway.measure.shift import CalibrationShift, calibration_shift
 from headway.measure.sla import SlaVerdict, judge_sla
 
 __all__ = [
     "NEVER",
     "STANDARD_PERCENTILES",
     "AucDifference",
+    "CalibrationShift",
     "Evaluate",
     "LatencyProfile",
     "LatencySummary",
@@ -42,11 +47,15 @@ __all__ = [
     "LbtSettings",
     "MeanDifference",
     "Outcome",
+    "PairedBootstrap",
     "Percentile",
+    "QueryRanking",
     "RunRecord",
     "SlaVerdict",
     "auc",
+    "bootstrap_pair",
     "calibration_ratio",
+    "calibration_shift",
     "delong_paired",
     "estimate_percentiles",
     "expected_calibration_error",
@@ -55,10 +64,12 @@ __all__ = [
     "latency_histogram",
     "log_loss",
     "log_loss_rows",
+    "normalized_entropy",
     "order_ranks",
     "paired_bootstrap",
     "probabilities",
     "profile_of",
     "queries_needed",
+    "rank_queries",
     "summarize_latency",
 ]

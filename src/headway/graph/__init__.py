@@ -14,13 +14,17 @@ from headway.graph.explain import Explanation, NodeCost, explain
 from headway.graph.golden import example_columns, golden_queries
 from headway.graph.layout import Tower
 from headway.graph.lower import Lowered, TowerGraph, lower
+from headway.graph.nodes import NOISE
 from headway.graph.onnx_import import Imported, import_onnx
 from headway.graph.partition import Partition, partition
+from headway.graph.recurrent import GRU
 from headway.graph.rewrites import ALL, Rewrite
 
 __all__ = [
     "ALL",
     "Captured",
+    "GRU",
+    "NOISE",
     "Explanation",
     "Imported",
     "Lowered",

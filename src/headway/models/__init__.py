@@ -7,7 +7,7 @@ from headway.core import MissingDependencyError
 if find_spec("torch") is None:
     raise MissingDependencyError("torch", "optimize", "building or training a model")
 
-from headway.models.batches import batch_features, predict
+from headway.models.batches import TensorFeatures, batch_features, predict
 from headway.models.build import ModelSettings, build_model
 from headway.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from headway.models.costs import Cost, count_cost, draw_features, zoo_cost
@@ -53,6 +53,7 @@ __all__ = [
     "RankingModel",
     "Scopes",
     "Style",
+    "TensorFeatures",
     "TrainProgress",
     "TrainResult",
     "TrainSettings",

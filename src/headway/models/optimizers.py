@@ -23,7 +23,10 @@ class TableAdagrad:
     """
 
     def __init__(
-        self, tables: Iterable[nn.Embedding], learning_rate: float, weight_decay: float
+        self,
+        tables: Iterable[nn.Embedding | nn.EmbeddingBag],
+        learning_rate: float,
+        weight_decay: float,
     ) -> None:
         self.learning_rate = learning_rate
         self._weight_decay = weight_decay

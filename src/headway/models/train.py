@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from msgspec import Meta
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name all of torch uses
 
 from headway.core import DataError, Link, UsageError, check_fields
 from headway.data import Dataset
 from headway.measure import auc
-from headway.models.batches import batch_features, predict
-from headway.models.layers import RankingModel
+from headway.models.batches import TensorFeatures, batch_features, predict
 from headway.models.optimizers import TableAdagrad
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -37,6 +36,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         table_weight_decay: L2 on the touched rows of tables.
         decay: factor on both learning rates after each epoch.
         patience: epochs without a better valid AUC before training stops.
+        rows: training rows drawn for each epoch; all by default.
+        tables: whether tables learn too, or stay as they are.
+        fade: whether learning rates fall in a straight line to nothing at the last batch.
         seed: of the order of rows and of dropout; the same seed on the same number of threads
             gives the same weights.
     """
@@ -49,6 +51,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     table_weight_decay: Strength = 0.0
     decay: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     patience: Positive = 2
+    rows: Positive | None = None
+    tables: bool = True
+    fade: bool = False
     seed: Annotated[int, Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
@@ -87,23 +92,31 @@ class TrainProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Report = Callable[[TrainProgress], None]
+Goal = Callable[[Tensor, NDArray[np.int64], TensorFeatures], Tensor]
+"""From raw outputs ``[rows, tasks]``, which rows they are of, and their features, to the loss."""
 
 
 def train(
-    model: RankingModel,
+    model: nn.Module,
     train_rows: Dataset,
     valid_rows: Dataset,
     settings: TrainSettings,
     progress: Report | None = None,
+    *,
+    goal: Goal | None = None,
 ) -> TrainResult:
     """Fit a model in place and leave it with the weights that had the best valid AUC.
 
     Args:
-        model: as ``build_model`` returned it, or trained before.
+        model: as ``build_model`` returned it, or any module that ``graph.capture`` takes whose
+            tables are ``nn.Embedding`` or ``nn.EmbeddingBag``.
         train_rows: impressions to learn from.
         valid_rows: impressions that choose the epoch; no others may judge the model.
         settings: how.
         progress: called after each batch.
+        goal: what to make small instead of the log loss of the labels. A model that has one was
+            trained before, so the weights it came with stand as epoch 0 and are kept if no
+            epoch does better.
 
     Raises:
         DataError: if labels are not 0 and 1 with both present, or the loss is not finite.
@@ -111,10 +124,12 @@ def train(
     """
     _check(train_rows, "training")
     _check(valid_rows, "valid")
-    run = _Run(model, train_rows, settings)
+    run = _Run(model, train_rows, settings, goal)
     history: list[Epoch] = []
-    best: dict[str, Tensor] = {}
+    best = _weights(model)
     best_epoch, best_auc = 0, -1.0
+    if goal is not None:
+        best_auc = mean_auc(valid_rows.labels, predict(model, valid_rows))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         for epoch in range(1, settings.epochs + 1):
@@ -123,7 +138,7 @@ def train(
             history.append(Epoch(epoch=epoch, loss=loss, valid_auc=score))
             if score > best_auc:
                 best_epoch, best_auc = epoch, score
-                best = {name: t.detach().clone() for name, t in model.state_dict().items()}
+                best = _weights(model)
             elif epoch - best_epoch >= settings.patience:
                 break
     model.load_state_dict(best)
@@ -136,33 +151,44 @@ def mean_auc(labels: NDArray[np.float32], raw: NDArray[np.float32]) -> float:
     return float(np.mean([auc(labels[:, t], raw[:, t]) for t in range(labels.shape[1])]))
 
 
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
 class _Run:
     """The optimisers and the order of rows of one training run."""
 
-    def __init__(self, model: RankingModel, rows: Dataset, settings: TrainSettings) -> None:
+    def __init__(
+        self, model: nn.Module, rows: Dataset, settings: TrainSettings, goal: Goal | None
+    ) -> None:
         self._model = model
         self._rows = rows
         self._settings = settings
+        self._goal = goal or self._log_loss
         self._rng = np.random.default_rng(settings.seed)
-        tables = set(model.tables.parameters())
-        dense = [p for p in model.parameters() if p not in tables]
+        self._size = min(len(rows), settings.rows or len(rows))
+        tables = [m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+        held = {id(table.weight) for table in tables}
+        dense = [p for p in model.parameters() if id(p) not in held]
         self._dense = torch.optim.AdamW(
             dense, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
+        for table in tables:
+            table.weight.requires_grad_(settings.tables)
         self._tables = TableAdagrad(
-            [model.table(t.name) for t in rows.schema.tables],
+            tables if settings.tables else (),
             settings.table_learning_rate,
             settings.table_weight_decay,
         )
 
     def epoch(self, epoch: int, progress: Report | None) -> float:
         """Pass over all rows once and return the mean loss."""
-        self._set_rates(epoch)
         self._model.train()
         size = self._settings.batch_size
-        batches = -(-len(self._rows) // size)
+        batches = -(-self._size // size)
         total = 0.0
         for number, rows in enumerate(self._shuffled(size), start=1):
+            self._set_rates(epoch, (number - 1) / batches)
             loss = self._step(rows)
             if not np.isfinite(loss):
                 raise DataError(
@@ -184,13 +210,12 @@ class _Run:
 
     def _shuffled(self, size: int) -> Iterator[NDArray[np.int64]]:
         order = self._rng.permutation(len(self._rows)).astype(np.int64)
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
+        for start in range(0, self._size, size):
+            yield order[start : min(start + size, self._size)]
 
     def _step(self, rows: NDArray[np.int64]) -> float:
-        labels = torch.from_numpy(self._rows.labels[rows])
-        raw = self._model(batch_features(self._rows, rows))
-        loss = F.binary_cross_entropy_with_logits(raw, labels)
+        features = batch_features(self._rows, rows)
+        loss = self._goal(self._model(features), rows, features)
         self._dense.zero_grad()
         self._tables.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -198,8 +223,15 @@ class _Run:
         self._tables.step()
         return loss.item()
 
-    def _set_rates(self, epoch: int) -> None:
+    def _log_loss(self, raw: Tensor, rows: NDArray[np.int64], _: TensorFeatures) -> Tensor:
+        labels = torch.from_numpy(self._rows.labels[rows])
+        return F.binary_cross_entropy_with_logits(raw, labels)
+
+    def _set_rates(self, epoch: int, share: float) -> None:
+        """Set the learning rates for a batch, with ``share`` of its epoch done."""
         factor = self._settings.decay ** (epoch - 1)
+        if self._settings.fade:
+            factor *= 1 - (epoch - 1 + share) / self._settings.epochs
         for group in self._dense.param_groups:
             group["lr"] = self._settings.learning_rate * factor
         self._tables.learning_rate = self._settings.table_learning_rate * factor

@@ -1,0 +1,1 @@
+"""Passes over a trained module: each gives an ordinary module back, smaller or rounded."""

@@ -41,7 +41,7 @@ def cut(
             those units: its code depends on the widths it was written with.
     """
     smaller, small_schema, left = take_out(model, schema, units, kept)
-    error = difference(model, schema, smaller, small_schema, units, kept)
+    error = difference(model, schema, smaller, units, kept)
     if not error <= _CLOSE:
         raise CaptureError(
             f"without the units removed the model's code computes something else (by {error:.2g} "
@@ -54,9 +54,9 @@ def take_out(
     model: Module, schema: Schema, units: Units, kept: NDArray[np.bool_]
 ) -> tuple[Module, Schema, Kept]:
     """Return as ``cut``, unchecked."""
-    left = _left(model, units, kept)
+    left = positions_left(model, units, kept)
     smaller = copy.deepcopy(model)
-    replace_parameters(smaller, {name: _taken(t, name, left) for name, t in _named(smaller)})
+    replace_parameters(smaller, taken_from(state_of(smaller), left))
     small_schema = with_dims(schema, smaller, units, left)
     return smaller, small_schema, left
 
@@ -108,7 +108,6 @@ def difference(
     model: nn.Module,
     schema: Schema,
     smaller: nn.Module,
-    small_schema: Schema,
     units: Units,
     kept: NDArray[np.bool_],
 ) -> float:
@@ -121,7 +120,7 @@ def difference(
     features = draw_features(schema, _ROWS, np.random.default_rng(0))
     masked = copy.deepcopy(model).eval()
     with torch.no_grad():
-        named = dict(_named(masked))
+        named = state_of(masked)
         for site in units.sites:
             gone = ~kept[site.ids]
             for (name, axis), positions in site.places.items():
@@ -151,8 +150,8 @@ def removable(model: nn.Module, schema: Schema, units: Units) -> tuple[Units, li
         kept[site.ids[-1]] = False
         if len(site) < 2:
             continue
-        smaller, small_schema, _ = take_out(model, schema, units, kept)
-        if difference(model, schema, smaller, small_schema, units, kept) <= _CLOSE:
+        smaller, _, _ = take_out(model, schema, units, kept)
+        if difference(model, schema, smaller, units, kept) <= _CLOSE:
             good.append(site)
         else:
             notes.append(
@@ -162,18 +161,31 @@ def removable(model: nn.Module, schema: Schema, units: Units) -> tuple[Units, li
     return Units(tuple(good), units.products, units.tables), notes
 
 
-def _left(model: nn.Module, units: Units, kept: NDArray[np.bool_]) -> dict[Place, NDArray[np.int64]]:
+def positions_left(
+    model: nn.Module, units: Units, kept: NDArray[np.bool_]
+) -> dict[Place, NDArray[np.int64]]:
+    """Return, for each axis of a parameter that loses positions, those it keeps."""
     lost: dict[Place, list[NDArray[np.int64]]] = {}
     for site in units.sites:
         gone = ~kept[site.ids]
         if gone.any():
             for place, positions in site.places.items():
                 lost.setdefault(place, []).append(positions[gone].reshape(-1))
-    sizes = {name: tensor.shape for name, tensor in _named(model)}
+    sizes = {name: tuple(tensor.shape) for name, tensor in state_of(model).items()}
     return {
         (name, axis): np.setdiff1d(np.arange(sizes[name][axis]), np.concatenate(parts))
         for (name, axis), parts in lost.items()
     }
+
+
+def taken_from(tensors: Mapping[str, Tensor], left: Kept) -> dict[str, Tensor]:
+    """Return tensors with those positions of their axes that are left."""
+    return {name: _taken(tensor, name, left) for name, tensor in tensors.items()}
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a model by name, tied ones once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _taken(tensor: Tensor, name: str, left: Kept) -> Tensor:
@@ -182,10 +194,6 @@ def _taken(tensor: Tensor, name: str, left: Kept) -> Tensor:
         if kept is not None:
             tensor = tensor.detach().index_select(axis, torch.from_numpy(kept))
     return tensor
-
-
-def _named(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*model.named_parameters(), *model.named_buffers()]
 
 
 def _resize(module: nn.Module) -> None:
@@ -199,5 +207,5 @@ def _resize(module: nn.Module) -> None:
     elif isinstance(module, nn.BatchNorm1d) and module.running_mean is not None:
         module.num_features = len(module.running_mean)
     elif isinstance(module, nn.GRU):
-        module.hidden_size = module.weight_hh_l0.shape[1]
-        module.input_size = module.weight_ih_l0.shape[1]
+        weights = module.all_weights[0]
+        module.input_size, module.hidden_size = weights[0].shape[1], weights[1].shape[1]

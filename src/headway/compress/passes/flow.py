@@ -8,7 +8,6 @@ from math import prod
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
@@ -89,7 +88,9 @@ class Flow:
     def look_up(self, node: fx.Node) -> tuple[Value, list[Value]]:
         """Return a table and what it is looked up with; what holds no table of the schema stays."""
         table, *lists = (self.value(source) for source in node.args[:3] if _is_node(source))
-        name = self._names.get(self._traced.names.get(str(cast("fx.Node", node.args[0]).target), ""))
+        name = self._names.get(
+            self._traced.names.get(str(cast("fx.Node", node.args[0]).target), "")
+        )
         feature = self._looked_up(cast("fx.Node", node.args[1]))
         self.classes.freeze(table.axes[0])
         if name is None or isinstance(feature, Dense | None):
@@ -146,9 +147,9 @@ def _is_node(value: object) -> bool:
 
 def plain(tensor: Tensor, *, late: bool) -> Value:
     """Return a value whose positions must all stay."""
-    axes = tuple(fixed(size) if isinstance(size, int) else None for size in tensor.shape)
-    width = len(axes[-1]) if axes and axes[-1] is not None else 1
-    return Value(axes, np.full(width, late))
+    axes = [fixed(size) if static(size) else None for size in tensor.shape]
+    last = axes[-1] if axes else None
+    return Value(tuple(axes), np.full(1 if last is None else len(last), late))
 
 
 def times(value: Value, leave: int = 1) -> int:
@@ -165,9 +166,13 @@ def times(value: Value, leave: int = 1) -> int:
 def sizes(tensor: Tensor) -> list[int]:
     """Return the shape; for an unknown length, that of the rows it was traced with."""
     return [
-        int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
-        for size in tensor.shape
+        size if static(size) else size.node.hint for size in cast("Sequence[Any]", tensor.shape)
     ]
+
+
+def static(size: object) -> bool:
+    """Tell whether a length is known."""
+    return isinstance(size, int)
 
 
 def argument(node: fx.Node, place: int, default: Any = None) -> Any:

@@ -169,13 +169,13 @@ def _sites(
     for key, roots in grouped.items():
         start = len(ids)
         ids.update({root: start + i for i, root in enumerate(roots)})
-        places = {place: np.array([members[r][place] for r in roots]) for place, _ in key}
+        at = {place: np.array([members[r][place] for r in roots]) for place, _ in key}
         sites.append(
             Site(
-                name=_name(places, tables),
-                places=places,
+                name=_name(at, tables),
+                places=at,
                 ids=np.arange(start, start + len(roots), dtype=np.int64),
-                table=any(name in tables for name, _ in places),
+                table=any(name in tables for name, _ in at),
                 linear=not any(root in bent for root in roots),
             )
         )

@@ -189,7 +189,8 @@ def _set(*keys: str | int, value: object) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set("format_version", value=3), "update Headway"),
+        (_set("format_version", value=4), "update Headway"),
+        (_set("format_version", value=2), "format 2 is not format 3"),
         (_set("format_version", value=0), "format 0"),
         (_set("surprise", value=1), "unknown field"),
         (_set("tables", 0, "surprise", value=1), "unknown field"),

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from headway.core import Plan, Schema, UsageError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 TableFormat = Literal["f32", "bf16", "int8", "int4"]
 DensePrecision = Literal["f32", "bf16", "int8", "int8-dynamic"]
@@ -35,7 +35,10 @@ class TableEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     An f32 or bf16 record is ``dim`` little-endian numbers; bf16 is the upper half of float32. An
     int8 record is ``dim`` bytes u, then float32 scale and float32 bias; the value is ``scale * u +
-    bias``. An int4 record has two u in a byte, the first in its lower half.
+    bias``. An int4 record has two u in a byte, the first in its lower half, then a little-endian
+    number t of three bytes: the value is ``scale * (u - zero)``, where ``scale`` is the float32
+    of the bits ``(t >> 10) << 17``, that is an exponent and six binary digits, and ``zero`` is
+    ``(t & 1023) / 16 - 24.5``.
     """
 
     name: str
@@ -95,8 +98,12 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Differences are the bundle's figure minus the model's; ``low`` and ``high`` bound them at the
     one-sided ``confidence`` each. ``calibration`` is predicted over observed rate, ``ece`` the
-    expected calibration error. A figure is None where outputs were NaN or infinite;
-    ``rows_to_decide`` is None once the verdict is decided.
+    expected calibration error, ``*_move_high`` the most by which either may have moved away from
+    what was observed. NDCG and hit rate are of the first 10 rows, over the ``queries`` with both
+    classes. The worst of the ``slices`` carries an interval corrected for their number. A margin
+    is None where it has no part in the verdict, a figure where it was not looked for or outputs
+    were NaN or infinite. ``rows_to_decide`` is None where more rows would change nothing.
+    ``looks`` are the candidates that share the error, ``rounds`` the resamples drawn.
     """
 
     verdict: Verdict
@@ -116,6 +123,31 @@ class GuardEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     calibration_optimized: float | None
     ece_baseline: float | None = None
     ece_optimized: float | None = None
+    normalized_entropy_baseline: float | None = None
+    normalized_entropy_optimized: float | None = None
+    margin_calibration: float | None = None
+    calibration_move_high: float | None = None
+    margin_ece: float | None = None
+    ece_move_high: float | None = None
+    margin_ndcg: float | None = None
+    ndcg_baseline: float | None = None
+    ndcg_optimized: float | None = None
+    delta_ndcg_low: float | None = None
+    delta_ndcg_high: float | None = None
+    hit_rate_baseline: float | None = None
+    hit_rate_optimized: float | None = None
+    queries: int | None = None
+    margin_slice: float | None = None
+    slices: int = 0
+    worst_slice: str | None = None
+    worst_slice_rows: int | None = None
+    worst_slice_delta_auc: float | None = None
+    worst_slice_low: float | None = None
+    worst_slice_high: float | None = None
+    worst_slice_delta_log_loss: float | None = None
+    shared_rows: float | None = None
+    looks: int = 1
+    rounds: int | None = None
     rows: int
     rows_to_decide: int | None
     task: str

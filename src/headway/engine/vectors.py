@@ -16,7 +16,7 @@ from numba import extending, njit, types
 from numba.core import cgutils
 
 F32, BF16, INT8, INT4 = 0, 1, 2, 3
-"""How the values of a record are stored; the last two have a float32 scale and bias behind."""
+"""How the values of a record are stored; the last two have a scale and a bias behind."""
 BITS = {F32: 32, BF16: 16, INT8: 8, INT4: 4}
 BLOCKS = (64, 32, 16, 8, 4, 2, 1)
 """Vector lengths; a row is covered by blocks of the longest that fits, the last one overlapping."""
@@ -153,8 +153,7 @@ def _pool_block(builder: Any, lanes: int, form: int, a: Values, *, weighted: boo
         row = _values_at(builder, form, lanes, builder.add(record, skip), column)
         factor = _load_float(builder, a["weights"], loop.index) if weighted else None
         if scaled:
-            tail = builder.sub(builder.add(record, a["row_bytes"]), _I64(8))
-            scale, shift = (_load_float(builder, tail, _I64(k)) for k in (0, 1))
+            scale, shift = _tail_at(builder, form, builder.add(record, a["row_bytes"]))
             shift = builder.fmul(shift, factor) if weighted else shift
             factor = builder.fmul(scale, factor) if weighted else scale
             builder.store(builder.fadd(builder.load(bias), shift), bias)
@@ -173,6 +172,19 @@ def _added(builder: Any, total: Any, values: Any, factor: Any) -> Any:
     if factor is None:
         return builder.fadd(total, values)
     return multiply_add(builder, values, splat(builder, factor, values.type.count), total)
+
+
+def _tail_at(builder: Any, form: int, end: Any) -> tuple[Any, Any]:
+    """Return scale and bias of the record that ends there; see ``bundle.TableEntry``."""
+    if form == INT8:
+        tail = builder.sub(end, _I64(8))
+        return _load_float(builder, tail, _I64(0)), _load_float(builder, tail, _I64(1))
+    # Three bytes, and the byte of codes before them, which falls out.
+    word = load_at(builder, builder.sub(end, _I64(4)), _I32)
+    scale = builder.bitcast(builder.shl(builder.lshr(word, _I32(18)), _I32(17)), _F32)
+    zero = builder.uitofp(builder.and_(builder.lshr(word, _I32(8)), _I32(1023)), _F32)
+    steps = builder.fmul(zero, ir.Constant(_F32, -1 / 16))
+    return scale, builder.fmul(scale, builder.fadd(steps, ir.Constant(_F32, 24.5)))
 
 
 def _load_float(builder: Any, address: Any, index: Any) -> Any:

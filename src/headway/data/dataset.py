@@ -94,6 +94,30 @@ class Dataset:
             labels=self.labels[kept],
         )
 
+    def narrowed(self, schema: Schema) -> Dataset:
+        """Return the same impressions with the features of another schema, all of them known.
+
+        Raises:
+            DataError: if they lack a feature, or hold ids beyond a table.
+        """
+        if schema == self.schema:
+            return self
+        missing = [
+            f.name for f in schema.features if f.name not in {**self.context, **self.candidates}
+        ]
+        if missing:
+            raise DataError(
+                f"the data set has no feature {missing[0]!r}; encode it with that schema"
+            )
+        names = {f.name for f in schema.features}
+        return Dataset(
+            schema=schema,
+            context={name: column for name, column in self.context.items() if name in names},
+            candidates={name: column for name, column in self.candidates.items() if name in names},
+            row_to_query=self.row_to_query,
+            labels=self.labels,
+        )
+
     def query(self, index: int) -> Query:
         """Return query ``index`` with its impressions as candidates."""
         start, stop = np.searchsorted(self.row_to_query, [index, index + 1])

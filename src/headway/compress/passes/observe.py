@@ -29,10 +29,12 @@ class Observed:
         taylor: by id of a unit, mean squared first-order change of a batch's loss if it went.
         moments: by parameter of a linear layer's weight, the second moments ``[in + 1, in + 1]``
             of what it is fed, with a one added.
+        reach: likewise, the root mean square gradient of a row's loss at each output ``[out]``.
     """
 
     taylor: NDArray[np.float64]
     moments: Mapping[str, NDArray[np.float64]]
+    reach: Mapping[str, NDArray[np.float64]]
 
 
 def observe(model: nn.Module, rows: Dataset, units: Units) -> Observed:
@@ -47,9 +49,7 @@ def observe(model: nn.Module, rows: Dataset, units: Units) -> Observed:
         rows: with labels.
         units: of this model.
     """
-    readers = {
-        name for site in units.sites for name, axis in site.places if axis and _linear(model, name)
-    }
+    readers = linear_weights(model)
     total = np.zeros(units.count)
     model.eval()
     batches = 0
@@ -62,8 +62,11 @@ def observe(model: nn.Module, rows: Dataset, units: Units) -> Observed:
             total += np.square(_first_order(model, units))
             model.zero_grad(set_to_none=True)
             batches += 1
+    seen = {name: moment for name, moment in moments.items() if moment.count}
     return Observed(
-        total / max(1, batches), {n: m.total.numpy() / m.count for n, m in moments.items()}
+        total / max(1, batches),
+        {name: moment.total.numpy() / moment.count for name, moment in seen.items()},
+        {name: moment.root_gradient() for name, moment in seen.items()},
     )
 
 
@@ -108,9 +111,10 @@ def _along(tensor: Tensor, axis: int) -> NDArray[np.float64]:
     return found
 
 
-def _linear(model: nn.Module, name: str) -> bool:
-    module, _, own = name.rpartition(".")
-    return own == "weight" and isinstance(model.get_submodule(module), nn.Linear)
+def linear_weights(model: nn.Module) -> list[str]:
+    """Return the names of the weights of all linear layers."""
+    modules = model.named_modules()
+    return [f"{name}.weight" for name, module in modules if isinstance(module, nn.Linear)]
 
 
 @contextmanager
@@ -131,6 +135,8 @@ class _Moments:
     def __init__(self) -> None:
         self.total = torch.zeros(())
         self.count = 0
+        self._gradient = torch.zeros(())
+        self._rows = 0
 
     def add(self, vectors: Tensor) -> None:
         """Add the second moments of ``[n, in]``."""
@@ -139,6 +145,17 @@ class _Moments:
         some = torch.cat([some, some.new_ones(len(some), 1)], dim=1)
         self.total = self.total + some.T @ some
         self.count += len(some)
+
+    def add_gradient(self, gradient: Tensor, rows: int) -> None:
+        """Add the gradient ``[..., out]`` of the mean loss of so many rows."""
+        flat = gradient.detach().reshape(-1, gradient.shape[-1]).double() * rows
+        self._gradient = self._gradient + flat.square().sum(0)
+        self._rows += rows
+
+    def root_gradient(self) -> NDArray[np.float64]:
+        """Return the root of the mean square, over rows, of what positions add up to."""
+        found: NDArray[np.float64] = (self._gradient / max(1, self._rows)).sqrt().numpy()
+        return found
 
 
 @contextmanager
@@ -149,11 +166,19 @@ def _watching(model: nn.Module, readers: Collection[str]) -> Iterator[dict[str, 
         for name, moments in found.items():
             module = model.get_submodule(name.rpartition(".")[0])
             stack.callback(module.register_forward_hook(_adder(moments)).remove)
+            stack.callback(module.register_full_backward_pre_hook(_gradient_adder(moments)).remove)
         yield found
 
 
 def _adder(moments: _Moments) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
     def hook(_: nn.Module, given: tuple[Tensor, ...], __: object) -> None:
         moments.add(given[0].reshape(-1, given[0].shape[-1]))
+
+    return hook
+
+
+def _gradient_adder(moments: _Moments) -> Callable[..., None]:
+    def hook(_: nn.Module, gradients: tuple[Tensor, ...]) -> None:
+        moments.add_gradient(gradients[0], len(gradients[0]))
 
     return hook

@@ -14,6 +14,7 @@ from headway.data.encoders import (
 )
 from headway.data.example import example_record
 from headway.data.histories import earlier_rows
+from headway.data.planted import Planted, PlantedSettings, plant
 from headway.data.prepare import Prepared, fingerprint, load_data, prepare
 from headway.data.raw import RawTable
 from headway.data.readers import read_raw
@@ -63,6 +64,8 @@ __all__ = [
     "LabelSettings",
     "MovieLensReader",
     "OrderSplit",
+    "Planted",
+    "PlantedSettings",
     "Prepared",
     "RawTable",
     "ReaderSettings",
@@ -85,6 +88,7 @@ __all__ = [
     "fingerprint",
     "generate",
     "load_data",
+    "plant",
     "prepare",
     "read_raw",
     "split_rows",

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from headway.core import Bag, Dense, Ragged, Schema, Scope, Sparse, Table, UsageError, check_fields
 from headway.data.dataset import Dataset
-from headway.data.encoders import Encoder, Identity, Scaling
-from headway.data.transforms import DenseFields, IdField, Transforms
+from headway.data.transforms import Transforms
+from headway.data.truth import as_they_are, rank_auc, zipf
 
 Part = Literal["train", "valid", "choose", "test"]
 PARTS: tuple[Part, ...] = ("train", "valid", "choose", "test")
@@ -114,12 +114,7 @@ class Synthetic:
     def best_auc(self, part: Part) -> float:
         """Return the AUC of the true logits: no model can be expected to do better."""
         dataset: Dataset = getattr(self, part)
-        positive = dataset.labels[:, 0] == 1
-        rank = np.empty(len(dataset))
-        rank[np.argsort(self.oracle_logits[part], kind="stable")] = np.arange(1, len(dataset) + 1)
-        clicks = int(positive.sum())
-        pairs = clicks * (len(dataset) - clicks)
-        return float((rank[positive].sum() - clicks * (clicks + 1) / 2) / pairs)
+        return rank_auc(dataset.labels[:, 0], self.oracle_logits[part])
 
 
 def generate(settings: SyntheticSettings, rng: np.random.Generator) -> Synthetic:
@@ -143,7 +138,7 @@ def generate(settings: SyntheticSettings, rng: np.random.Generator) -> Synthetic
         datasets[part], logits[part] = _draw_part(world, schema, rows, rng)
     return Synthetic(
         schema=schema,
-        transforms=_transforms(schema),
+        transforms=as_they_are(schema),
         oracle_logits=logits,
         **datasets,
     )
@@ -198,10 +193,10 @@ class _World:
         self.category_taste = rng.normal(size=(categories, _RANK)) / _RANK**0.25
         segments = rng.normal(size=(self.rows["segment"], _RANK)) / _RANK**0.25
         own = rng.normal(size=(users, _RANK)) / _RANK**0.25
-        self.user_segment = _zipf(self.rows["segment"], users, 0.6, rng)
+        self.user_segment = zipf(self.rows["segment"], users, 0.6, rng)
         self.user_taste = 0.85 * segments[self.user_segment] + 0.53 * own
         self.item = {
-            name: _zipf(self.rows[name], items, 0.8, rng)
+            name: zipf(self.rows[name], items, 0.8, rng)
             for name in ("category", "brand", "advertiser", "creative", "seller", "price")
         }
         # Items by category, popular ones (low numbers) first, for drawing histories.
@@ -215,7 +210,7 @@ def _draw_part(
 ) -> tuple[Dataset, Floats]:
     row_to_query = np.arange(rows, dtype=np.int64) // world.settings.candidates
     queries = int(row_to_query[-1]) + 1
-    users = _zipf(world.rows["user"], queries, 0.8, rng)
+    users = zipf(world.rows["user"], queries, 0.8, rng)
     context = _draw_context(world, users, rng)
     candidates = _draw_candidates(world, rows, rng)
     per_query = _worth(world, context, _CONTEXT_EFFECTS) + _worth_of_numbers(
@@ -246,12 +241,12 @@ def _draw_context(world: _World, users: Ids, rng: np.random.Generator) -> dict[s
         "hour": rng.integers(0, world.rows["hour"], queries),
     }
     for name in ("region", "device", "publisher"):
-        context[name] = _zipf(world.rows[name], queries, skew, rng)
+        context[name] = zipf(world.rows[name], queries, skew, rng)
     return context
 
 
 def _draw_candidates(world: _World, rows: int, rng: np.random.Generator) -> dict[str, Ids]:
-    items = _zipf(world.rows["item"], rows, world.settings.skew, rng)
+    items = zipf(world.rows["item"], rows, world.settings.skew, rng)
     attributes = {name: ids[items] for name, ids in world.item.items()}
     position = rng.integers(0, world.rows["position"], rows)
     return {"item": items, **attributes, "position": position}
@@ -269,7 +264,7 @@ def _draw_histories(world: _World, users: Ids, rng: np.random.Generator) -> Ragg
     owner = np.repeat(np.arange(len(users)), lengths)
     found = np.searchsorted(shares.ravel(), owner + rng.random(len(owner)), side="right")
     category = np.minimum(found - owner * shares.shape[1], shares.shape[1] - 1)
-    place = _zipf(world.in_category[category], len(category), world.settings.skew, rng)
+    place = zipf(world.in_category[category], len(category), world.settings.skew, rng)
     return Ragged(world.by_category[world.first_of[category] + place], offsets)
 
 
@@ -287,29 +282,3 @@ def _worth_of_numbers(mixed: Floats) -> Floats:
     raw: Floats = a * c + np.abs(b) - np.sqrt(2 / np.pi) + np.tanh(c)
     scaled: Floats = _NUMBERS * raw / 1.3
     return scaled
-
-
-def _zipf(rows: int | Ids, size: int, skew: float, rng: np.random.Generator) -> Ids:
-    """Draw numbers from 0 below ``rows``, number k with a chance near (k + 1) ** -skew.
-
-    The whole part of a bounded Pareto variable, by inversion.
-    """
-    top = np.asarray(rows, np.float64) + 1
-    share = rng.random(size)
-    power = 1 - skew
-    drawn = (1 + share * (top**power - 1)) ** (1 / power)
-    below: Ids = np.minimum(drawn - 1, top - 2).astype(np.int64)
-    return below
-
-
-def _transforms(schema: Schema) -> Transforms:
-    features: dict[str, DenseFields | IdField] = {}
-    for feature in schema.features:
-        if isinstance(feature, Dense):
-            fields = tuple(f"{feature.name}_{i}" for i in range(feature.width))
-            scaling = (Scaling(),) * feature.width
-            features[feature.name] = DenseFields(fields=fields, scaling=scaling)
-        else:
-            features[feature.name] = IdField(field=feature.name)
-    encoders: dict[str, Encoder] = {t.name: Identity(rows=t.rows) for t in schema.tables}
-    return Transforms(features=features, encoders=encoders)

@@ -28,6 +28,12 @@ from headway.models.train import (
     TrainSettings,
     train,
 )
+from headway.models.trainable import (
+    TRAINABLE_LENGTHS,
+    TRAINABLE_ROWS,
+    trainable,
+    trainable_recipe,
+)
 from headway.models.wide_deep import WideDeepSettings
 
 __all__ = [
@@ -36,6 +42,8 @@ __all__ = [
     "PUBLISHED_SHARES",
     "SCOPES",
     "STYLES",
+    "TRAINABLE_LENGTHS",
+    "TRAINABLE_ROWS",
     "ZOO",
     "Checkpoint",
     "Cost",
@@ -68,6 +76,8 @@ __all__ = [
     "predict",
     "save_checkpoint",
     "train",
+    "trainable",
+    "trainable_recipe",
     "zoo",
     "zoo_cost",
 ]

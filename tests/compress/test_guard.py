@@ -15,6 +15,17 @@ from headway.compress.guard import Evidence, GuardSettings, evidence_of_tasks, j
 from headway.core import DataError, Dense, Link, Schema, Scope, Task, UsageError
 
 ONLY_AUC = 1e6  # a log-loss margin that no outcome reaches
+ORDER = GuardSettings(
+    margin_log_loss=ONLY_AUC,
+    margin_ndcg=None,
+    margin_calibration=None,
+    margin_ece=None,
+    margin_slice=None,
+    rounds=200,
+)
+"""Judges nothing but AUC."""
+UNCALIBRATED = msgspec.structs.replace(ORDER, margin_log_loss=0.001)
+"""Judges AUC and log loss of scores that are no log odds."""
 
 
 def binormal(rng: np.random.Generator, rows: int, spread: float) -> Evidence:
@@ -37,9 +48,7 @@ def true_delta(spread: float) -> float:
 
 def test_a_loss_of_exactly_the_margin_passes_no_more_often_than_promised() -> None:
     rng = np.random.default_rng(1)
-    settings = GuardSettings(
-        margin_auc=-true_delta(0.2), margin_log_loss=ONLY_AUC, confidence=0.9, rounds=200
-    )
+    settings = msgspec.structs.replace(ORDER, margin_auc=-true_delta(0.2), confidence=0.9)
     trials = 500
     verdicts = [judge(binormal(rng, 800, 0.2), settings, rng).verdict for _ in range(trials)]
     # 10 % each way by promise; four standard errors of a share of 500 are 5.4 points. Passes
@@ -50,7 +59,7 @@ def test_a_loss_of_exactly_the_margin_passes_no_more_often_than_promised() -> No
 
 def test_the_stated_number_of_rows_decides_as_often_as_the_power() -> None:
     rng = np.random.default_rng(2)
-    settings = GuardSettings(margin_auc=0.01, margin_log_loss=ONLY_AUC, rounds=200)
+    settings = msgspec.structs.replace(ORDER, margin_auc=0.01)
     truth = true_delta(0.15)
     entry = judge(binormal(rng, 250, 0.15), settings, rng)
     while entry.verdict != "not proven" or abs((entry.delta_auc or 0) - truth) > 2e-4:
@@ -110,12 +119,13 @@ def test_rows_to_decide_follow_the_loss_that_decides_first() -> None:
     # Log loss rises by more than its margin; AUC hardly moves and would take ages.
     noise = 0.02 * rng.normal(size=600)
     shifted = Evidence(same.labels, same.baseline, same.baseline + 0.12 + noise)
-    wide = judge(shifted, GuardSettings(margin_log_loss=ONLY_AUC), rng)
+    patient = msgspec.structs.replace(ORDER, rounds=4000)
+    wide = judge(shifted, patient, rng)
     assert wide.delta_log_loss is not None
     assert wide.delta_log_loss_low is not None
     assert wide.delta_log_loss_low > 0
     margin = wide.delta_log_loss_low + 0.2 * (wide.delta_log_loss - wide.delta_log_loss_low)
-    entry = judge(shifted, GuardSettings(margin_log_loss=margin), rng)
+    entry = judge(shifted, msgspec.structs.replace(patient, margin_log_loss=margin), rng)
     assert entry.verdict == "not proven"
     assert entry.delta_log_loss is not None
     assert entry.delta_log_loss > margin

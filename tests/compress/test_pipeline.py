@@ -32,8 +32,8 @@ from headway.graph import Lowered
 from headway.models import DlrmSettings, TrainSettings, build_model, predict, train
 
 PROVENANCE = Provenance(created_unix=0, headway="0", model="dlrm")
-GUARD = GuardSettings(margin_auc=0.005, rounds=200)
-"""The margin for which this few test rows suffice."""
+GUARD = GuardSettings(margin_auc=0.01, margin_ndcg=0.02, rounds=200)
+"""The margins for which this few test queries suffice."""
 QUICK = OptimizeSettings(measure_s=0.1, sizes=(16,), guard=GUARD)
 
 

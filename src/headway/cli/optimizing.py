@@ -11,6 +11,7 @@ import numpy as np
 from headway import __version__
 from headway.bundle import Provenance, read_bundle, write_bundle
 from headway.cli.config import Config, read_config
+from headway.cli.pages.guard import guard_rows, slice_text
 from headway.cli.pages.optimize import build_optimize
 from headway.cli.pages.tables import figure_of, interval_of
 from headway.cli.results import GuardStep, OptimizeReport
@@ -214,23 +215,13 @@ def _show(report: OptimizeReport, terminal: Terminal, *, written: bool) -> None:
         [
             ("taken", "", report.composition),
             ("size", size(report.original_bytes), size(report.size_bytes)),
-            ("AUC", f"{guard.auc_baseline:.4f}", figure_of(guard.auc_optimized, ".4f")),
+            *((name, old, new) for name, old, new, _, _ in guard_rows(guard)),
             (
                 "delta AUC",
                 "",
                 f"{figure_of(guard.delta_auc, '+.5f')} {interval_of(guard)}",
             ),
-            ("delta log loss", "", figure_of(guard.delta_log_loss, "+.6f")),
-            (
-                "predicted / observed",
-                figure_of(guard.calibration_baseline, ".4f"),
-                figure_of(guard.calibration_optimized, ".4f"),
-            ),
-            (
-                "calibration error",
-                figure_of(guard.ece_baseline, ".4f"),
-                figure_of(guard.ece_optimized, ".4f"),
-            ),
+            *([("worst slice", "", slice_text(guard))] if guard.worst_slice else []),
             ("guard", f"{guard.rows:,} rows", f"{guard.verdict}: {guard.reason}"),
         ],
     )

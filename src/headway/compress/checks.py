@@ -35,15 +35,28 @@ def data_warnings(
                 "with the same transforms"
             )
     found = []
-    judged = _row_hashes(test)
     for name, part in parts.items():
-        share = float(np.isin(judged, _row_hashes(part)).mean()) if len(judged) else 0.0
+        share = shared_rows(test, part)
         if share > _SUSPECT_SHARE:
             found.append(
                 f"{share:.1%} of the test rows stand among the {name} rows too, feature for "
                 "feature; if they were copied, the test tells too little"
             )
     return found
+
+
+def shared_rows(test: Dataset, other: Dataset) -> float:
+    """Return the share of the test rows that stand in another part, feature for feature.
+
+    Two impressions count as the same if all their features and labels are.
+
+    Args:
+        test: the judging rows.
+        other: a part with the same schema.
+    """
+    if not len(test):
+        return 0.0
+    return float(np.isin(_row_hashes(test), _row_hashes(other)).mean())
 
 
 def score_warnings(dataset: Dataset, raw: NDArray[np.float32]) -> list[str]:

@@ -199,7 +199,7 @@ def optimize_model(
     tell()
     order = rank(trials, settings)
     looks = max(1, sum(not t.composition.exact for t in order))
-    court = Judge(test, settings.guard, looks, rng)
+    court = Judge(test, settings.guard, looks, rng, data.train)
     taken, judged = take(order, court, allow_unproven=allow_unproven)
     choices = explained(trials, judged, court)
     shown = steps(trials, judged, court)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
 
 from headway.bundle import Choice, GuardEntry
+from headway.compress.checks import shared_rows
 from headway.compress.choose import Scored, Trial
 from headway.compress.guard import GuardSettings, evidence_of_tasks, judge, worst
+from headway.compress.guard_slices import find_slices
 from headway.compress.rows import score_dataset
+from headway.data import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,12 @@ class Judge:
     """Holds the test rows; gives each composition one verdict, always the same."""
 
     def __init__(
-        self, test: Scored, settings: GuardSettings, looks: int, rng: np.random.Generator
+        self,
+        test: Scored,
+        settings: GuardSettings,
+        looks: int,
+        rng: np.random.Generator,
+        train: Dataset | None = None,
     ) -> None:
         """Declare how often a verdict may be sought.
 
@@ -43,11 +51,14 @@ class Judge:
             settings: margins and confidence.
             looks: compositions that may be judged as claims; they share the guard's error.
             rng: source of the bootstrap.
+            train: what the model learnt from, to find copied rows and new users.
         """
         self._test = test
         self._settings = settings
         self._looks = looks
         self._rng = rng
+        self._slices = find_slices(test.rows, train, settings)
+        self._shared = None if train is None else shared_rows(test.rows, train)
         self._verdicts: dict[str, GuardEntry] = {}
 
     def verdict(self, trial: Trial) -> GuardEntry:
@@ -57,7 +68,7 @@ class Judge:
             self._verdicts[trial.name] = worst(
                 [
                     judge(
-                        evidence,
+                        replace(evidence, slices=self._slices, shared_rows=self._shared),
                         self._settings,
                         self._rng,
                         looks=self._looks,

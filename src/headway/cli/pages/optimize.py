@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from headway import __version__
+from headway.bundle import GuardEntry
+from headway.cli.pages.guard import guard_table, slice_text
 from headway.cli.pages.html import cards, figure, heading, page, paragraph, table
 from headway.cli.pages.plots import guard_interval, latency_bars
 from headway.cli.pages.tables import auc_rows, choice_table, quality_table
@@ -43,6 +45,9 @@ def build_optimize(report: OptimizeReport) -> str:
             f"Judged on {guard.rows:,} rows that neither trained nor chose anything.",
         ),
         quality_table(report.steps),
+        heading("What the guard holds the taken composition to"),
+        guard_table(guard),
+        paragraph(_shared(guard)),
         heading("Latency"),
         figure(latency_bars(bars), "A whole query on one core of the machine that made this."),
         heading("What was tried"),
@@ -55,3 +60,18 @@ def build_optimize(report: OptimizeReport) -> str:
     return page(
         f"{report.name}: what was done and what it cost", "", body, f"headway {__version__}"
     )
+
+
+def _shared(guard: GuardEntry) -> str:
+    """Return what the rows and slices were, in a sentence each."""
+    told = [
+        (
+            f"Each bound holds with a confidence of {guard.confidence:.2%}, which "
+            f"{guard.looks} candidates share."
+        )
+    ]
+    if guard.worst_slice is not None:
+        told.append(f"Slice {slice_text(guard)}.")
+    if guard.shared_rows is not None:
+        told.append(f"{guard.shared_rows:.2%} of the rows stand among the training rows too.")
+    return " ".join(told)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from headway.compress.mixed import narrow_enough
+from headway.compress.mixed import narrow_enough, within
 from headway.compress.quantize import activations, fit_range
 
 ROWS, WIDTH = 300, 32
@@ -81,3 +84,29 @@ def test_the_samples_may_be_fed_in_parts(seen: Any) -> None:
     tame = {**feed, "dense.wild": np.clip(feed["dense.wild"], -3, 3)}
     parts = [{name: values[k::3] for name, values in tame.items()} for k in range(3)]
     assert narrow_enough(tower(), ranges, parts, 0.1) == {"embedded", "b"}
+
+
+@given(
+    st.dictionaries(st.text("abcdef", min_size=1, max_size=2), st.floats(0, 1), max_size=6),
+    st.floats(0.01, 2),
+    st.data(),
+)
+def test_what_is_taken_together_keeps_to_the_limit(
+    errors: dict[str, float], limit: float, data: st.DataObject
+) -> None:
+    gains = {name: data.draw(st.integers(1, 100)) for name in errors}
+
+    def error(names: Collection[str]) -> float:
+        return float(np.sqrt(sum(errors[name] ** 2 for name in names)))
+
+    taken = within(gains, error, limit)
+    assert error(taken) <= limit
+    best = min(gains, key=lambda name: errors[name] ** 2 / gains[name], default=None)
+    assert taken or best is None or errors[best] > 0.69 * limit
+
+
+def test_errors_that_add_up_to_more_than_their_squares_are_given_back() -> None:
+    def error(names: Collection[str]) -> float:
+        return 0.3 * len(names)
+
+    assert within({"a": 2, "b": 3, "c": 1}, error, 1.0) == {"a", "b"}

@@ -1,4 +1,4 @@
-"""int8 tables and int8 products: right, bounded, and blind to batch mates."""
+"""int8 products: right, bounded, and blind to batch mates."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from headway.bundle import unpack_rows
 from headway.compress.quantize import (
     Range,
     activations,
     fit_range,
     quantize_dense,
     quantize_dense_dynamic,
-    quantize_tables,
     with_outputs,
 )
 from headway.core import UsageError
@@ -212,15 +210,3 @@ def test_rare_large_values_are_clipped_for_finer_steps() -> None:
     values = np.concatenate([np.random.default_rng(8).random(100_000), [8.0]]).astype(np.float32)
     assert 1.0 < fit_range(values).high < 8.0
     assert fit_range(values[:-1]).high == pytest.approx(1.0, abs=0.05)
-
-
-def test_tables_keep_their_names_and_the_broken_one_is_named() -> None:
-    rng = np.random.default_rng(9)
-    tables = {n: rng.normal(size=(5, 4)).astype(np.float32) for n in ("a", "b")}
-    parts = quantize_tables(tables, "int8")
-    for name, part in parts.items():
-        assert part.format == "int8"
-        np.testing.assert_allclose(unpack_rows(part.records, "int8"), tables[name], atol=0.02)
-    tables["b"][2, 2] = np.nan
-    with pytest.raises(UsageError, match=r"table 'b'.*row 2"):
-        quantize_tables(tables, "f32")

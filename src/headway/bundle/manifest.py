@@ -12,6 +12,8 @@ from headway.core import Plan, Schema, UsageError
 FORMAT_VERSION = 3
 
 TableFormat = Literal["f32", "bf16", "int8", "int4"]
+TableChoice = Literal["f32", "bf16", "int8", "int4", "int4-mixed"]
+"""Of all tables of a model: one format, or int4 where outputs stay close and int8 elsewhere."""
 DensePrecision = Literal["f32", "bf16", "int8", "int8-dynamic"]
 """Of a tower's wide products: float32; bfloat16; int8 with fixed scales, or with scales per batch."""
 EngineName = Literal["onnxruntime", "openvino", "headway"]
@@ -160,7 +162,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     name: str
-    tables: TableFormat
+    tables: TableChoice
     dense: DensePrecision
     latency_us: float
     size_bytes: int

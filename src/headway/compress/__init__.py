@@ -23,9 +23,10 @@ from headway.compress.quantize import (
     fit_range,
     quantize_dense,
     quantize_dense_dynamic,
-    quantize_tables,
 )
+from headway.compress.quantize_tables import quantize_tables
 from headway.compress.rows import sample_queries, score_dataset
+from headway.compress.sensitivity import Sensitivity, sensitivity
 from headway.compress.settings import OptimizeSettings
 from headway.compress.verdict import Step
 
@@ -42,6 +43,7 @@ __all__ = [
     "Precision",
     "Progress",
     "Range",
+    "Sensitivity",
     "Splits",
     "Step",
     "activations",
@@ -55,5 +57,6 @@ __all__ = [
     "quantize_tables",
     "sample_queries",
     "score_dataset",
+    "sensitivity",
     "worst",
 ]

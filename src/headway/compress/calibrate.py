@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headway.compress.quantize import Range, activations, fit_range, with_outputs
 from headway.compress.rows import score_dataset
+from headway.core import Scope
 from headway.data import Dataset
 from headway.engine import CompiledModel, DenseCall, OnnxEngine
 
@@ -29,11 +30,11 @@ class Calibration:
         samples: some of what its towers were fed, by scope.
     """
 
-    ranges: Mapping[str, Mapping[str, Range]]
-    samples: Mapping[str, tuple[Feed, ...]]
+    ranges: Mapping[Scope, Mapping[str, Range]]
+    samples: Mapping[Scope, tuple[Feed, ...]]
 
 
-def calibrate(model: CompiledModel, graphs: Mapping[str, bytes], rows: Dataset) -> Calibration:
+def calibrate(model: CompiledModel, graphs: Mapping[Scope, bytes], rows: Dataset) -> Calibration:
     """Return what activations the rows lead to, and what the towers are fed then.
 
     Args:
@@ -41,7 +42,7 @@ def calibrate(model: CompiledModel, graphs: Mapping[str, bytes], rows: Dataset) 
         graphs: ONNX bytes of its towers by scope.
         rows: what is scored to see the activations.
     """
-    watched: dict[str, _Watch] = {}
+    watched: dict[Scope, _Watch] = {}
     for scope, (layout, _) in list(model.towers.items()):
         names = activations(graphs[scope])
         watched[scope] = _Watch(graphs[scope], names)

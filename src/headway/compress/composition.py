@@ -5,22 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headway.bundle import DensePrecision, EngineTrial, TableFormat, TablePart, TowerPart
-from headway.compress.quantize import quantize_tables
+from headway.bundle import (
+    DensePrecision,
+    EngineTrial,
+    TableChoice,
+    TableFormat,
+    TablePart,
+    TowerPart,
+)
+from headway.compress.mixed import mix_tables
+from headway.compress.quantize_tables import as_records, quantize_tables
 from headway.compress.settings import OptimizeSettings
+from headway.compress.swap import Swap
 from headway.compress.towers import as_tower, build_towers
 from headway.core import Schema
 from headway.data import Dataset
-from headway.engine import CompiledModel, TableRecords
+from headway.engine import CompiledModel
 from headway.graph import Lowered
+
+_MIXED: tuple[TableFormat, TableFormat] = ("int8", "int4")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Composition:
-    """Tables in one format with towers of one precision.
+    """Tables in one format, or a mix, with towers of one precision.
 
     Attributes:
-        tables: format of the tables.
+        tables: format of the tables; a table too narrow to gain by it is float32.
         dense: precision of the towers.
         model: built, as a server would build it.
         table_parts: what goes into a bundle, likewise the towers.
@@ -28,7 +39,7 @@ class Composition:
         dense_us: time of the candidate tower alone, as a mean over row counts.
     """
 
-    tables: TableFormat
+    tables: TableChoice
     dense: DensePrecision
     model: CompiledModel
     table_parts: Mapping[str, TablePart]
@@ -40,7 +51,8 @@ class Composition:
     @property
     def name(self) -> str:
         """What people call it."""
-        return f"tables {self.tables}, dense {self.dense}"
+        tables = "int4/int8" if self.tables == "int4-mixed" else self.tables
+        return f"tables {tables}, dense {self.dense}"
 
     @property
     def exact(self) -> bool:
@@ -65,17 +77,21 @@ def build_compositions(
 ) -> list[Composition]:
     """Return all compositions of the settings, f32 throughout first.
 
-    int8 towers are left out where no product of the model is wide enough to gain by them.
+    int8 towers are left out where no product of the model is wide enough to gain by them, mixed
+    tables where they come out as those of another format that is tried.
 
     Args:
         lowered: the model without torch.
         schema: of the model.
         settings: which formats and precisions.
-        calibration: rows that activations take their ranges from; none that judge.
+        calibration: rows that activations take their ranges from, and on which tables are mixed;
+            none that judge.
     """
-    formats: Sequence[TableFormat] = list(dict.fromkeys(("f32", *settings.tables)))
-    parts = {f: quantize_tables(lowered.tables, f) for f in formats if lowered.tables or f == "f32"}
-    records = {f: _records(tables, schema) for f, tables in parts.items()}
+    parts = _tables(lowered, schema, settings, calibration)
+    records = {
+        choice: {name: table.resident() for name, table in as_records(tables, schema).items()}
+        for choice, tables in parts.items()
+    }
     towers = build_towers(lowered, records["f32"], settings, calibration)
     return [
         Composition(
@@ -99,14 +115,29 @@ def build_compositions(
     ]
 
 
-def _wanted(tables: TableFormat, dense: DensePrecision, settings: OptimizeSettings) -> bool:
+def _tables(
+    lowered: Lowered, schema: Schema, settings: OptimizeSettings, calibration: Dataset
+) -> dict[TableChoice, dict[str, TablePart]]:
+    """Return the tables in each of the settings' formats, f32 first."""
+    asked = settings.tables if lowered.tables else ()
+    formats: Sequence[TableFormat] = ["f32", *(f for f in asked if f != "int4-mixed")]
+    parts: dict[TableChoice, dict[str, TablePart]] = {
+        f: quantize_tables(lowered.tables, f) for f in dict.fromkeys(formats)
+    }
+    if "int4-mixed" in asked:
+        fine, coarse = (parts.get(f) or quantize_tables(lowered.tables, f) for f in _MIXED)
+        swap = Swap(lowered, as_records(parts["f32"], schema), calibration)
+        mixed = mix_tables(fine, coarse, swap, settings.error_limit)
+        if all(_formats(mixed) != _formats(other) for other in parts.values()):
+            parts["int4-mixed"] = mixed
+    return parts
+
+
+def _formats(parts: Mapping[str, TablePart]) -> list[TableFormat]:
+    return [part.format for part in parts.values()]
+
+
+def _wanted(tables: TableChoice, dense: DensePrecision, settings: OptimizeSettings) -> bool:
     if tables == dense == "f32":
         return True
     return tables in settings.tables and dense in settings.dense
-
-
-def _records(parts: Mapping[str, TablePart], schema: Schema) -> dict[str, TableRecords]:
-    return {
-        name: TableRecords(part.format, schema.table(name).dim, part.records).resident()
-        for name, part in parts.items()
-    }

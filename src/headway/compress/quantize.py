@@ -1,4 +1,4 @@
-"""Passes that make numbers narrower: int8 tables, and int8 products in dense towers."""
+"""Passes that make dense towers narrower: int8 products."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.bundle import TableFormat, TablePart, pack_table
 from headway.core import MissingDependencyError, UsageError
 
 if find_spec("onnx") is None:
@@ -66,23 +65,6 @@ class _Layer:
     def result(self) -> str:
         """Name of what later nodes read."""
         return str((self.absorbed or self.node).output[0])
-
-
-def quantize_tables(
-    tables: Mapping[str, NDArray[np.float32]], table_format: TableFormat
-) -> dict[str, TablePart]:
-    """Return the tables as records of the format, by name.
-
-    Raises:
-        UsageError: naming the table that holds NaN or infinity.
-    """
-    parts = {}
-    for name, values in tables.items():
-        try:
-            parts[name] = TablePart(table_format, pack_table(values, table_format))
-        except UsageError as error:
-            raise UsageError(f"table {name!r}: {error}") from error
-    return parts
 
 
 def activations(graph: bytes) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from headway.bundle import DensePrecision, TableFormat
+from headway.bundle import DensePrecision, TableChoice
 from headway.compress.guard import GuardSettings
 from headway.core import UsageError
 
@@ -18,7 +18,8 @@ class OptimizeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Compositions, and how one of them is chosen; f32 throughout is always among them.
 
     Attributes:
-        tables: formats of tables that are tried.
+        tables: formats of tables that are tried; ``int4-mixed`` is int4 for the tables that
+            change outputs little enough, for others int8.
         dense: precisions of dense towers that are tried.
         batch_dependent: also take compositions that score a row differently with other rows in
             its batch (``int8-dynamic``); otherwise they are measured but not taken.
@@ -37,7 +38,7 @@ class OptimizeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         choose_rows: most rows of the choosing part that are scored.
     """
 
-    tables: tuple[TableFormat, ...] = ("f32", "int8")
+    tables: tuple[TableChoice, ...] = ("f32", "int8")
     dense: tuple[DensePrecision, ...] = ("f32", "int8", "int8-dynamic")
     batch_dependent: bool = False
     guard: GuardSettings = GuardSettings()

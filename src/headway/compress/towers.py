@@ -17,11 +17,11 @@ from headway.compress.quantize import (
     quantize_dense_dynamic,
 )
 from headway.compress.settings import OptimizeSettings
+from headway.compress.swap import exact_model, graphs_of
 from headway.core import Clock, MonotonicClock, Scope
 from headway.data import Dataset
 from headway.engine import (
     HAS_OPENVINO,
-    CompiledModel,
     DenseTrial,
     TableRecords,
     Tower,
@@ -87,19 +87,14 @@ def build_towers(
         calibration: rows that activations take their ranges from.
         clock: what engines are compared with; the machine's by default.
     """
-    graphs = {Scope.CANDIDATE: lowered.candidate_tower}
-    if lowered.query_tower is not None:
-        graphs[Scope.QUERY] = lowered.query_tower
+    graphs = graphs_of(lowered)
     clock = clock or MonotonicClock()
     built: dict[DensePrecision, Towers] = {"f32": _chosen(graphs, "f32", None, clock)}
     if "bf16" in settings.dense and multiplies_bf16():
         built["bf16"] = _chosen(graphs, "bf16", None, clock)
     if any(activations(graph.onnx) for graph in graphs.values()):
         if "int8" in settings.dense:
-            towers = {scope: Tower(graph, graph.onnx) for scope, graph in graphs.items()}
-            model = CompiledModel(
-                calibration.schema, tables, towers.get(Scope.QUERY), towers[Scope.CANDIDATE]
-            )
+            model = exact_model(lowered, calibration.schema, tables)
             seen = calibrate(model, {s: g.onnx for s, g in graphs.items()}, calibration)
             built["int8"] = _chosen(graphs, "int8", (seen, settings.error_limit), clock)
         if "int8-dynamic" in settings.dense:

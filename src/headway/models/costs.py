@@ -7,13 +7,12 @@ from collections.abc import Sequence as Many
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from headway.core import IdFeature, Schema, Scope, Sparse, take_rows
 from headway.models.batches import TensorFeatures, tensors
 from headway.models.build import build_model
-from headway.models.layers import RankingModel
 from headway.models.presets import ZooModel
 from headway.workload import Skew, draw_queries
 
@@ -49,7 +48,7 @@ def zoo_cost(model: ZooModel) -> Cost:
     return count_cost(module, model.schema)
 
 
-def count_cost(model: RankingModel, schema: Schema) -> Cost:
+def count_cost(model: nn.Module, schema: Schema) -> Cost:
     """Return the cost of a model, which may lie on torch's ``meta`` device.
 
     It is put into evaluation mode and called once.
@@ -59,7 +58,8 @@ def count_cost(model: RankingModel, schema: Schema) -> Cost:
     moved = {name: _to(value, device) for name, value in features.items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(moved)
-    tables = sum(p.numel() for p in model.tables.parameters())
+    modules = [m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    tables = sum(module.weight.numel() for module in set(modules))
     return Cost(
         flops=counter.get_total_flops() // _ROWS,
         lookups=sum(map(_lookups, schema.id_features())),

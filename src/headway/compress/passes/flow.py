@@ -51,6 +51,8 @@ class Flow:
         self._traced = traced
         self._names = names
         self._values: dict[fx.Node, Value | tuple[Value, ...]] = {}
+        (output,) = traced.module.graph.find_nodes(op="output")
+        (self._rows, *_) = sizes(cast("fx.Node", output.args[0]).meta["val"])
 
     def walk(self, rules: dict[Any, Callable[[Flow, fx.Node], Value | tuple[Value, ...]]]) -> None:
         """Follow the graph from its inputs to its output.
@@ -66,7 +68,20 @@ class Flow:
                 self.keep(node)
             elif isinstance(node.meta.get("val"), Tensor | tuple | list):
                 rule = rules.get(node.target)
-                self._values[node] = self.unknown(node) if rule is None else rule(self, node)
+                found = None if rule is None else rule(self, node)
+                # A call in a form that the rule does not foresee gives axes that do not fit.
+                fits = found is not None and _fits(found, node.meta["val"])
+                self._values[node] = cast("Any", found) if fits else self.unknown(node)
+
+    def times(self, node: object, leave: int = 1) -> int:
+        """Return how many vectors a row of a tensor has: the length of a history, say.
+
+        Args:
+            node: gives the tensor ``[rows, ..., width]``.
+            leave: how many of the last axes belong to the vector.
+        """
+        shape = sizes(cast("fx.Node", node).meta["val"])
+        return max(1, prod(shape[: len(shape) - leave]) // self._rows)
 
     def value(self, node: object) -> Value:
         """Return what is known of a tensor a node reads."""
@@ -141,6 +156,21 @@ class Flow:
         return Value(axes, np.zeros(len(axes[-1]) if axes else 1, np.bool_))
 
 
+def _fits(found: Value | tuple[Value, ...], results: object) -> bool:
+    """Tell whether values have the shapes of the results they stand for."""
+    values = (found,) if isinstance(found, Value) else found
+    tensors = (results,) if isinstance(results, Tensor) else cast("tuple[object, ...]", results)
+    return all(
+        len(value.axes) == tensor.dim()
+        and all(
+            axis is None or not static(size) or len(axis) == size
+            for axis, size in zip(value.axes, tensor.shape, strict=True)
+        )
+        for value, tensor in zip(values, tensors, strict=False)
+        if isinstance(tensor, Tensor)
+    )
+
+
 def _is_node(value: object) -> bool:
     return isinstance(value, fx.Node)
 
@@ -150,17 +180,6 @@ def plain(tensor: Tensor, *, late: bool) -> Value:
     axes = [fixed(size) if static(size) else None for size in tensor.shape]
     last = axes[-1] if axes else None
     return Value(tuple(axes), np.full(1 if last is None else len(last), late))
-
-
-def times(value: Value, leave: int = 1) -> int:
-    """Return how many vectors a row of a value has along its axes of known length.
-
-    Args:
-        value: ``[rows, ..., width]``.
-        leave: how many of the last axes belong to the vector.
-    """
-    inner = value.axes[1 : len(value.axes) - leave]
-    return prod(len(axis) for axis in inner if axis is not None)
 
 
 def sizes(tensor: Tensor) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from headway.compress.passes.flow import Flow, Product, argument, plain, sizes, times
+from headway.compress.passes.flow import Flow, Product, argument, plain, sizes
 from headway.compress.passes.flow_shapes import SHAPE_RULES
 from headway.compress.passes.labels import ANY, Labels, Value, combined, fixed
 from headway.graph import GRU
@@ -24,7 +24,7 @@ def _linear(flow: Flow, node: fx.Node) -> Value:
     given, weight = flow.value(node.args[0]), flow.value(node.args[1])
     outer = _joined(flow, weight.axes[0], *_biases(flow, argument(node, 2)))
     inner = _joined(flow, given.last, weight.axes[1])
-    flow.products.append(Product(times(given), inner, outer, given.late))
+    flow.products.append(Product(flow.times(node.args[0]), inner, outer, given.late))
     return Value((*given.axes[:-1], outer), np.full(len(outer), given.late.any()))
 
 
@@ -37,7 +37,7 @@ def _matrix(flow: Flow, node: fx.Node) -> Value:
     both = _has_labels(given) and _has_labels(other)
     if both and len(other.axes) > 2:
         flow.classes.bend(given.last, other.axes[-2], other.last)
-    count = times(given)
+    count = flow.times(node.args[0])
     flow.products.append(
         Product(count, inner, other.last, combined([given.late, _any(other)], len(inner)))
     )
@@ -50,7 +50,7 @@ def _addmm(flow: Flow, node: fx.Node) -> Value:
     bias, given, weight = (flow.value(source) for source in node.args[:3])
     inner = _joined(flow, given.last, weight.axes[0])
     outer = _joined(flow, weight.axes[1], bias.last)
-    flow.products.append(Product(1, inner, outer, given.late))
+    flow.products.append(Product(flow.times(node.args[1]), inner, outer, given.late))
     return Value((*given.axes[:-1], outer), np.full(len(outer), given.late.any()))
 
 
@@ -78,8 +78,9 @@ def _gru(flow: Flow, node: fx.Node) -> Value:
     flow.classes.bend(inner, hidden)
     late = given.late
     outer = np.tile(hidden, GATES)
-    flow.products.append(Product(times(given), inner, outer, late))
-    flow.products.append(Product(times(given), hidden, outer, np.full(len(hidden), late.any())))
+    count = flow.times(node.args[0])
+    flow.products.append(Product(count, inner, outer, late))
+    flow.products.append(Product(count, hidden, outer, np.full(len(hidden), late.any())))
     return Value((*given.axes[:-1], hidden), np.full(len(hidden), late.any()))
 
 
@@ -157,7 +158,8 @@ def _batch_norm(flow: Flow, node: fx.Node) -> Value | tuple[Value, ...]:
 
 def _softmax(flow: Flow, node: fx.Node) -> Value:
     value = flow.value(node.args[0])
-    flow.classes.freeze(value.axes[cast("int", node.args[1])])
+    if value.axes:
+        flow.classes.freeze(value.axes[cast("int", node.args[1])])
     flow.classes.bend(*value.axes)
     return value
 

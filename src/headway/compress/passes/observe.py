@@ -121,6 +121,7 @@ def linear_weights(model: nn.Module) -> list[str]:
 def _learning(model: nn.Module, units: Units) -> Iterator[None]:
     """Ask for gradients of all parameters but tables, and put things back afterwards."""
     before = {name: p.requires_grad for name, p in model.named_parameters()}
+    model.zero_grad(set_to_none=True)  # training leaves its last gradients behind
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in units.tables)
     try:
@@ -166,19 +167,13 @@ def _watching(model: nn.Module, readers: Collection[str]) -> Iterator[dict[str, 
         for name, moments in found.items():
             module = model.get_submodule(name.rpartition(".")[0])
             stack.callback(module.register_forward_hook(_adder(moments)).remove)
-            stack.callback(module.register_full_backward_pre_hook(_gradient_adder(moments)).remove)
         yield found
 
 
-def _adder(moments: _Moments) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-    def hook(_: nn.Module, given: tuple[Tensor, ...], __: object) -> None:
+def _adder(moments: _Moments) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def hook(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         moments.add(given[0].reshape(-1, given[0].shape[-1]))
-
-    return hook
-
-
-def _gradient_adder(moments: _Moments) -> Callable[..., None]:
-    def hook(_: nn.Module, gradients: tuple[Tensor, ...]) -> None:
-        moments.add_gradient(gradients[0], len(gradients[0]))
+        adder: Callable[[Tensor], None] = lambda g: moments.add_gradient(g, len(g))  # noqa: E731
+        output.register_hook(adder)  # type: ignore[no-untyped-call]
 
     return hook

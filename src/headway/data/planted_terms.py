@@ -24,7 +24,7 @@ from headway.data.planted_world import RANK, Singles, World, alike
 from headway.data.truth import Ids
 
 # Shares of the logit's variance, of the kinds of terms that a schema has.
-_QUERY_EFFECTS, _CANDIDATE_EFFECTS, _PAIRS, _HISTORIES, _NUMBERS = 0.1, 0.4, 0.1, 0.2, 0.15
+_QUERY_EFFECTS, _CANDIDATE_EFFECTS, _PAIRS, _HISTORIES, _NUMBERS = 0.1, 0.4, 0.06, 0.14, 0.15
 _MOST_PAIRS = 2
 _UNEVEN = 0.7  # how unlike the features' weights are: deviation of their logarithm
 _RIDGES = 16  # bends in the function of dense values, each in a direction of its own

@@ -21,7 +21,7 @@ KNOWN = 2**20
 """Ids beyond this one are worth the same: they are too rare for anyone to tell them apart."""
 
 _LEANING = 0.7  # share of ids that are drawn from the kinds their row is interested in
-_KIND, _OWN = 0.9, 0.4  # how much of an id's place in the space is its kind's and its own
+_KIND, _OWN = 0.95, 0.3  # how much of an id's place in the space is its kind's and its own
 _FREQUENT = 50.0  # ids of this rank have 0.7 of a first id's effect, rarer ones less and less
 _FACTORS = 10  # numbers that lie behind the dense values of a row
 _COMMON = 0.5  # share of a dense value's variance that the factors explain

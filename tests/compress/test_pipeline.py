@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -14,10 +15,14 @@ import torch
 from headway.bundle import GuardEntry, Provenance, Verdict, write_bundle
 from headway.compress import (
     STAGES,
+    DistilSettings,
     GuardSettings,
     Job,
+    LightweightSettings,
     OptimizeResult,
     OptimizeSettings,
+    PruneSettings,
+    Recipe,
     optimize_model,
     pipeline,
     score_dataset,
@@ -29,6 +34,7 @@ from headway.core import CaptureError, DataError, NotProvenError, Ns, Schema, Us
 from headway.data import Synthetic, SyntheticSettings, generate
 from headway.engine import load_model
 from headway.graph import Lowered
+from headway.measure import auc
 from headway.models import DlrmSettings, TrainSettings, build_model, predict, train
 
 PROVENANCE = Provenance(created_unix=0, headway="0", model="dlrm")
@@ -104,6 +110,64 @@ def test_among_equally_fast_compositions_the_smallest_is_taken(result: OptimizeR
     assert result.size_bytes < sizes["tables int8, dense f32"] < sizes["tables f32, dense f32"]
     assert len(result.choices) == 6
     assert all(c.reason for c in result.choices)
+
+
+@pytest.fixture(scope="module")
+def smaller(model: torch.nn.Module, world: Synthetic) -> OptimizeResult:
+    passes = Recipe(
+        lightweight=LightweightSettings(multiple=4),
+        prune=PruneSettings(flops=0.5, multiple=4),
+        distil=DistilSettings(batch_size=256),
+    )
+    # Only f32, so that the smaller model is faster by its size alone.
+    settings = msgspec.structs.replace(QUICK, tables=("f32",), dense=("f32",), passes=passes)
+    found = optimize(model, world, settings)
+    assert isinstance(found, OptimizeResult)
+    return found
+
+
+def test_a_smaller_model_stands_beside_the_original_and_is_judged_against_it(
+    smaller: OptimizeResult, model: torch.nn.Module, world: Synthetic
+) -> None:
+    names = [c.name for c in smaller.choices]
+    assert names == [
+        "tables f32, dense f32",
+        "lightweight+prune+distil, tables f32, dense f32",
+    ]
+    assert [s.name for s in smaller.passes] == ["lightweight", "prune", "lightweight+prune+distil"]
+    (taken,) = [c for c in smaller.choices if c.chosen]
+    assert taken.name == names[1]
+    original = auc(world.test.labels[:, 0], predict(model, world.test)[:, 0])
+    assert smaller.guard.auc_baseline == pytest.approx(original, abs=1e-12)
+    assert smaller.guard.delta_auc != 0.0
+    assert smaller.size_bytes < 0.9 * smaller.choices[0].size_bytes
+
+
+def test_a_smaller_models_bundle_serves_what_the_module_computes(
+    smaller: OptimizeResult, world: Synthetic, tmp_path: Path
+) -> None:
+    write_bundle(tmp_path / "b", smaller.parts)
+    loaded = load_model(tmp_path / "b")
+    stage = smaller.passes[-1]
+    assert loaded.manifest.schema == stage.schema != world.schema
+    rows = world.test.narrowed(stage.schema)
+    raw, wanted = score_dataset(loaded.runner(), rows), predict(stage.model, rows)
+    assert np.abs(raw - wanted).max() < 1e-4 * wanted.std()
+
+
+def test_a_smaller_model_that_lost_on_the_choosing_rows_gets_no_look_at_the_test(
+    model: torch.nn.Module, world: Synthetic
+) -> None:
+    harsh = Recipe(prune=PruneSettings(flops=0.01, multiple=1, least=0.01, criterion="l1"))
+    strict = msgspec.structs.replace(QUICK.guard, margin_auc=1e-6, margin_log_loss=1e-6)
+    settings = msgspec.structs.replace(
+        QUICK, tables=("f32",), dense=("f32",), passes=harsh, guard=strict
+    )
+    found = optimize(model, world, settings)
+    (lost,) = [c for c in found.choices if c.name.startswith("prune")]
+    assert not lost.chosen
+    assert "on the choosing rows" in lost.reason
+    assert [s.claim for s in found.steps] == [True]
 
 
 def test_the_taken_composition_passed_on_the_test_rows(
@@ -231,17 +295,28 @@ def test_an_empty_choice_is_refused(field: str) -> None:
 class _Stub:
     """A composition of which only name, format and size matter."""
 
-    def __init__(self, tables: str, dense: str, size: int) -> None:
-        self.name = f"tables {tables}, dense {dense}"
-        self.tables, self.dense, self.size_bytes = tables, dense, size
-        self.exact = tables == dense == "f32"
+    def __init__(self, tables: str, dense: str, size: int, variant: str = "") -> None:
+        self.name = f"{variant} tables {tables}, dense {dense}"
+        self.tables, self.dense, self.size_bytes, self.variant = tables, dense, size, variant
+        self.exact = tables == dense == "f32" and not variant
 
 
-def _trial(tables: str, dense: str, size: int, us: float, rejected: str = "") -> Trial:
-    return Trial(cast("Any", _Stub(tables, dense, size)), 0.0, 0.0, rejected, {256: us, 64: us})
+def _trial(
+    tables: str, dense: str, size: int, us: float, rejected: str = "", variant: str = ""
+) -> Trial:
+    stub = _Stub(tables, dense, size, variant)
+    return Trial(cast("Any", stub), 0.0, 0.0, rejected, {256: us, 64: us})
 
 
 EXACT = _trial("f32", "f32", 100, 10.0)
+
+
+def test_one_composition_of_a_smaller_model_is_judged_before_the_original() -> None:
+    fastest = _trial("int8", "int8", 10, 1.0, variant="prune")
+    next_best = _trial("int8", "f32", 20, 2.0, variant="prune")
+    own = _trial("int8", "int8", 40, 4.0)
+    order = rank([EXACT, fastest, next_best, own], OptimizeSettings(attempts=2))
+    assert order == [fastest, own, EXACT]
 
 
 class _Court:

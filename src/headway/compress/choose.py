@@ -68,19 +68,30 @@ class Trial:
 def try_compositions(
     compositions: Sequence[Composition],
     choose: Scored,
+    own: Mapping[str, Raw],
     settings: OptimizeSettings,
     rng: np.random.Generator,
     latency_us: Mapping[str, Mapping[int, float]],
 ) -> list[Trial]:
     """Return one trial per composition, in order.
 
-    A composition is out if it changes outputs by more than ``settings.error_limit``, or if the
-    guard can prove already on the choosing rows that it loses.
+    A composition is out if it changes the outputs of its own module by more than
+    ``settings.error_limit``, if the guard can prove already on the choosing rows that it loses,
+    or, where it is made from a smaller model, if it did lose more than a margin there.
+
+    Args:
+        compositions: what is tried.
+        choose: rows that choose, with the original's outputs.
+        own: each variant's outputs on them, by its name.
+        settings: what is accepted.
+        rng: source of the bootstrap.
+        latency_us: median by composition and query size.
     """
     trials = []
     for composition in compositions:
-        raw = score_dataset(composition.model.runner(), choose.rows)
-        largest, mean = errors(raw, choose.raw)
+        rows = choose.rows.narrowed(composition.model.schema)
+        raw = score_dataset(composition.model.runner(), rows)
+        largest, mean = errors(raw, own[composition.variant])
         rejected = ""
         if not mean <= settings.error_limit:
             rejected = (
@@ -90,18 +101,34 @@ def try_compositions(
         elif not (composition.steady or settings.batch_dependent):
             rejected = "scores a row differently when other rows share its batch"
         elif not composition.exact:
-            entry = worst(
-                [
-                    judge(evidence, settings.guard, rng)
-                    for evidence in evidence_of_tasks(
-                        choose.rows.schema, choose.rows.labels, choose.raw, raw, choose.groups
-                    )
-                ]
-            )
-            if entry.verdict == "fail":
-                rejected = f"fails on the choosing rows: {entry.reason}"
+            rejected = _loses(raw, choose, settings, rng, smaller=bool(composition.variant))
         trials.append(Trial(composition, largest, mean, rejected, latency_us[composition.name]))
     return trials
+
+
+def _loses(
+    raw: Raw,
+    choose: Scored,
+    settings: OptimizeSettings,
+    rng: np.random.Generator,
+    *,
+    smaller: bool,
+) -> str:
+    """Return why outputs are not worth a look at the test rows, or an empty string."""
+    guard = settings.guard
+    pieces = evidence_of_tasks(
+        choose.rows.schema, choose.rows.labels, choose.raw, raw, choose.groups
+    )
+    entry = worst([judge(evidence, guard, rng) for evidence in pieces])
+    if entry.verdict == "fail":
+        return f"fails on the choosing rows: {entry.reason}"
+    lost, risen = -(entry.delta_auc or 0.0), entry.delta_log_loss or 0.0
+    if smaller and (lost > guard.margin_auc or risen > guard.margin_log_loss):
+        return (
+            f"AUC fell by {max(0.0, lost):.5f} and log loss rose by {max(0.0, risen):.5f} on the "
+            "choosing rows, more than the margin"
+        )
+    return ""
 
 
 def measure(
@@ -132,7 +159,8 @@ def rank(trials: Sequence[Trial], settings: OptimizeSettings) -> list[Trial]:
     """Return the trials in the order in which they are judged, f32 throughout last.
 
     Fastest first; among those within ``settings.tie`` of the fastest the smallest. At most
-    ``settings.attempts`` come before f32 throughout, none that are slower than it.
+    ``settings.attempts`` come before f32 throughout, none that are slower than it, and one of
+    each smaller model: where that is not proven, others of the same model hardly are.
     """
     left = [t for t in trials if not t.rejected or t.composition.exact]
     order: list[Trial] = []
@@ -144,7 +172,8 @@ def rank(trials: Sequence[Trial], settings: OptimizeSettings) -> list[Trial]:
         order.append(best)
         if best.composition.exact:
             break
-        left.remove(best)
+        same = best.composition.variant
+        left = [t for t in left if t is not best and not (same and t.composition.variant == same)]
     return order
 
 

@@ -14,8 +14,8 @@ import torch
 from headway import __version__
 from headway.bundle import BundleParts, Provenance, write_bundle
 from headway.compress.composition import Composition, build_compositions
+from headway.compress.job import Progress
 from headway.compress.lowering import lower_explained
-from headway.compress.pipeline import Progress
 from headway.compress.proof import change_on, check_equal, record_golden
 from headway.compress.settings import OptimizeSettings
 from headway.core import CaptureError, Plan, Query, Schema, UsageError, concat_columns, unix_seconds

@@ -37,6 +37,7 @@ class Composition:
         table_parts: what goes into a bundle, likewise the towers.
         engines: what could have run each tower, and how long it took.
         dense_us: time of the candidate tower alone, as a mean over row counts.
+        variant: name of the smaller model it is made from; empty for the original.
     """
 
     tables: TableChoice
@@ -47,17 +48,24 @@ class Composition:
     candidate_tower: TowerPart
     engines: tuple[EngineTrial, ...]
     dense_us: float
+    variant: str = ""
 
     @property
     def name(self) -> str:
         """What people call it."""
         tables = "int4/int8" if self.tables == "int4-mixed" else self.tables
-        return f"tables {tables}, dense {self.dense}"
+        model = f"{self.variant}, " if self.variant else ""
+        return f"{model}tables {tables}, dense {self.dense}"
+
+    @property
+    def unrounded(self) -> bool:
+        """Whether nothing was rounded, so that it equals its module but for float32 noise."""
+        return self.tables == "f32" and self.dense == "f32"
 
     @property
     def exact(self) -> bool:
-        """Whether nothing was rounded, so that it equals the model but for float32 noise."""
-        return self.tables == "f32" and self.dense == "f32"
+        """Whether it equals the original model but for float32 noise."""
+        return self.unrounded and not self.variant
 
     @property
     def steady(self) -> bool:

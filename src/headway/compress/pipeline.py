@@ -1,4 +1,4 @@
-"""From a trained model to a bundle: compose, measure, choose, and be judged."""
+"""From a trained model to a bundle: make smaller, compose, measure, choose, and be judged."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Protocol
 
 import numpy as np
 
-from headway.bundle import BundleParts, Choice, Golden, GuardEntry, Provenance
+from headway.bundle import BundleParts, Choice, Golden, GuardEntry
 from headway.compress.checks import data_warnings, score_warnings
-from headway.compress.choose import Scored, errors, measure, rank, try_compositions
+from headway.compress.choose import Raw, Scored, errors, measure, rank, try_compositions
 from headway.compress.composition import Composition, build_compositions
+from headway.compress.job import Job, OptimizeResult, Progress
 from headway.compress.lowering import lower_explained
+from headway.compress.passes import Material, Stage, first_stage, run_pass
 from headway.compress.proof import change_on, check_equal, record_golden
 from headway.compress.rows import sample_rows, score_dataset
 from headway.compress.settings import OptimizeSettings
-from headway.compress.verdict import Judge, Step, explained, steps, take
-from headway.core import Clock, MissingDependencyError, NotProvenError, Query, Schema
+from headway.compress.verdict import Judge, explained, steps, take
+from headway.core import Clock, MissingDependencyError, Query
 from headway.data import Dataset
 
 if find_spec("torch") is None:
@@ -31,10 +32,9 @@ from headway.engine.torch_eager import TorchRunner
 from headway.graph import golden_queries
 from headway.models import predict
 
-Progress = Callable[[str, int, int], None]
-"""Called before each stage: what begins, how many are done, how many there are."""
 STAGES = (
     "scoring the original",
+    "making the model smaller",
     "capturing the model",
     "composing",
     "proving the f32 towers equal to the model",
@@ -44,102 +44,23 @@ STAGES = (
 )
 
 
-class _ToJson(Protocol):
-    def to_json(self) -> bytes: ...
-
-
-class Splits(Protocol):
-    """The encoded parts of a data set, such as ``data.Prepared`` and ``data.Synthetic``."""
-
-    @property
-    def schema(self) -> Schema:
-        """Of all parts."""
-        ...
-
-    @property
-    def transforms(self) -> _ToJson:
-        """Raw features to encoded ones; they go into the bundle."""
-        ...
-
-    @property
-    def train(self) -> Dataset:
-        """What the model learnt from; activations are calibrated on it."""
-        ...
-
-    @property
-    def valid(self) -> Dataset:
-        """Stopped the training; must share no rows with ``test``."""
-        ...
-
-    @property
-    def choose(self) -> Dataset:
-        """Chooses a composition."""
-        ...
-
-    @property
-    def test(self) -> Dataset:
-        """Judges, and chooses nothing."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Job:
-    """What to optimise.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Built:
+    """A model, original or smaller, in all its compositions.
 
     Attributes:
-        name: of the bundle, and of the model in a server.
-        model: trained; ``forward(features)`` as made by ``core.model_inputs``.
-        data: rows to calibrate, choose and judge with.
-        provenance: goes into the bundle.
+        stage: the module.
+        compositions: f32 throughout first.
+        questions: golden queries.
+        profiles: what explains the graph, for the bundle.
+        notes: what was hoisted, and what stopped it.
     """
 
-    name: str
-    model: torch.nn.Module
-    data: Splits
-    provenance: Provenance
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class OptimizeResult:
-    """What was done and what it cost, and the parts of the bundle.
-
-    Attributes:
-        parts: give them to ``bundle.write_bundle``, with a report if wanted.
-        guard: the verdict on the composition taken; on its worst task.
-        steps: verdicts on the way, the taken composition's last.
-        choices: every composition tried.
-        latency_us: median by composition and query size; ``original`` is the eager model.
-        original_bytes: of the model's parameters and buffers.
-        size_bytes: of the tables and towers taken.
-        equality: largest change of the f32 towers against the model, as a share of the spread.
-        notes: what was hoisted and what stopped it.
-        warnings: doubts about data or model.
-    """
-
-    parts: BundleParts
-    guard: GuardEntry
-    steps: tuple[Step, ...]
-    choices: tuple[Choice, ...]
-    latency_us: Mapping[str, Mapping[int, float]]
-    original_bytes: int
-    size_bytes: int
-    equality: float
+    stage: Stage
+    compositions: list[Composition]
+    questions: Sequence[Query]
+    profiles: Mapping[str, bytes]
     notes: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-    def check(self, *, allow_unproven: bool = False) -> None:
-        """Accept a result that may be published.
-
-        Raises:
-            NotProvenError: if the guard did not pass; with ``allow_unproven`` only if it
-                failed.
-        """
-        if self.guard.verdict == "pass" or (allow_unproven and self.guard.verdict != "fail"):
-            return
-        remedy = "keep the model as it is, or widen the margin if that much loss is acceptable"
-        if self.guard.rows_to_decide is not None:
-            remedy = f"judge on about {self.guard.rows_to_decide:,} rows, or allow unproven bundles"
-        raise NotProvenError(f"the guard says {self.guard.verdict}: {self.guard.reason}; {remedy}")
 
 
 def optimize_model(
@@ -152,12 +73,13 @@ def optimize_model(
 ) -> OptimizeResult:
     """Make a model small and fast, and say how sure it is that nothing was lost.
 
-    The model is captured, split into tables and towers, and put together in several ways. The
+    Passes over the module, where the settings name any, leave a smaller model. It and the
+    original are captured, split into tables and towers, and put together in several ways. The
     choosing rows sort out compositions that change outputs too much; measured latency orders
-    the rest. The first is judged on the test rows. If it does not pass, the next is judged, up
-    to ``settings.attempts`` in all, which share the guard's error (Bonferroni, declared before
-    a test row is scored). After them comes f32 throughout, which was proven equal to the model
-    output by output and so needs no luck.
+    the rest. The first is judged against the original on the test rows. If it does not pass, the
+    next is judged, up to ``settings.attempts`` in all, which share the guard's error
+    (Bonferroni, declared before a test row is scored). After them comes the original in f32
+    throughout, which was proven equal to the model output by output and so needs no luck.
 
     Args:
         job: the model and its data.
@@ -177,25 +99,25 @@ def optimize_model(
     """
     rng, _ = chance_and_time
     tell = _teller(progress)
-    schema, data = job.data.schema, job.data
+    data = job.data
     tell()
     choose = _scored(job.model, sample_rows(data.choose, settings.choose_rows, rng))
     test = _scored(job.model, data.test)
     warnings = data_warnings(data.train, data.choose, data.test, data.valid)
     warnings += score_warnings(test.rows, test.raw)
     tell()
-    lowered, profiles = lower_explained(job.model, schema)
+    passes = _run_passes(job, settings, chance_and_time)
+    own = {"": choose.raw, **{s.name: predict(s.model, choose.rows) for s in passes[-1:]}}
+    stages = [first_stage(job.model, data.schema), *passes[-1:]]
+    built = _build(stages, data.train, settings, rng, tell)
     tell()
-    calibration = sample_rows(data.train, settings.calibration_rows, rng)
-    compositions = build_compositions(lowered, schema, settings, calibration)
+    equality = max(_prove_equal(b, choose, own, settings) for b in built)
     tell()
-    questions = golden_queries(schema, rng)
-    eager = TorchRunner(job.model, schema)
-    equality = _prove_equal(compositions[0], eager, questions, choose, settings)
-    tell()
+    compositions = [c for b in built for c in b.compositions]
     with _one_thread():
-        latency = measure(compositions, eager, choose.rows, settings, chance_and_time)
-    trials = try_compositions(compositions, choose, settings, rng, latency)
+        original = TorchRunner(job.model, data.schema)
+        latency = measure(compositions, original, choose.rows, settings, chance_and_time)
+    trials = try_compositions(compositions, choose, own, settings, rng, latency)
     tell()
     order = rank(trials, settings)
     looks = max(1, sum(not t.composition.exact for t in order))
@@ -204,11 +126,12 @@ def optimize_model(
     choices = explained(trials, judged, court)
     shown = steps(trials, judged, court)
     tell()
-    golden, tolerance = record_golden(taken.composition, questions, float(choose.raw.std()))
+    source = next(b for b in built if taken.composition in b.compositions)
+    golden, tolerance = record_golden(taken.composition, source.questions, float(choose.raw.std()))
     return OptimizeResult(
         parts=replace(
             _parts(job, taken.composition, golden, tolerance, (shown[-1].guard, choices)),
-            profiles=profiles,
+            profiles=source.profiles,
         ),
         guard=shown[-1].guard,
         steps=shown,
@@ -217,8 +140,9 @@ def optimize_model(
         original_bytes=sum(t.numel() * t.element_size() for t in job.model.state_dict().values()),
         size_bytes=taken.composition.size_bytes,
         equality=equality,
-        notes=lowered.notes,
+        notes=source.notes,
         warnings=tuple(warnings),
+        passes=tuple(passes),
     )
 
 
@@ -237,6 +161,43 @@ def _scored(model: torch.nn.Module, rows: Dataset) -> Scored:
     return Scored(rows, predict(model, rows))
 
 
+def _run_passes(
+    job: Job, settings: OptimizeSettings, chance_and_time: tuple[np.random.Generator, Clock]
+) -> list[Stage]:
+    """Return what each pass leaves; the last has the name of all of them."""
+    recipe = settings.passes
+    if not recipe.passes:
+        return []
+    material = Material.of(job.model, job.data.train, job.data.valid)
+    stages = [first_stage(job.model, job.data.schema)]
+    for name in recipe.passes:
+        stages.append(run_pass(stages[-1], name, recipe, material, chance_and_time))
+    stages[-1] = replace(stages[-1], name="+".join(recipe.passes))
+    return stages[1:]
+
+
+def _build(
+    stages: Sequence[Stage],
+    train: Dataset,
+    settings: OptimizeSettings,
+    rng: np.random.Generator,
+    tell: Callable[[], None],
+) -> list[_Built]:
+    tell()
+    lowered = [lower_explained(stage.model, stage.schema) for stage in stages]
+    tell()
+    calibration = sample_rows(train, settings.calibration_rows, rng)
+    built = []
+    for place, (stage, (towers, profiles)) in enumerate(zip(stages, lowered, strict=True)):
+        rows = calibration.narrowed(stage.schema)
+        found = build_compositions(towers, stage.schema, settings, rows)
+        variant = stage.name if place else ""
+        named = [replace(composition, variant=variant) for composition in found]
+        questions = golden_queries(stage.schema, rng)
+        built.append(_Built(stage, named, questions, profiles, towers.notes))
+    return built
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Give torch one thread, as many as each composition has."""
@@ -249,16 +210,14 @@ def _one_thread() -> Iterator[None]:
 
 
 def _prove_equal(
-    exact: Composition,
-    eager: TorchRunner,
-    questions: Sequence[Query],
-    choose: Scored,
-    settings: OptimizeSettings,
+    built: _Built, choose: Scored, own: Mapping[str, Raw], settings: OptimizeSettings
 ) -> float:
     """Return the largest change of any output in f32, as a share of the outputs' spread."""
-    runner = exact.model.runner()
-    on_golden, _ = change_on(runner, eager, questions, len(choose.rows.schema.tasks))
-    on_rows, _ = errors(score_dataset(runner, choose.rows), choose.raw)
+    stage, unrounded = built.stage, built.compositions[0]
+    runner, eager = unrounded.model.runner(), TorchRunner(stage.model, stage.schema)
+    on_golden, _ = change_on(runner, eager, built.questions, len(stage.schema.tasks))
+    rows = choose.rows.narrowed(stage.schema)
+    on_rows, _ = errors(score_dataset(runner, rows), own[unrounded.variant])
     equality = max(on_golden, on_rows)
     remedy = (
         "raise optimize.equality_limit if the model is known to be sensitive to float32 rounding, "
@@ -278,7 +237,7 @@ def _parts(
     guard, choices = said
     return BundleParts(
         name=job.name,
-        schema=job.data.schema,
+        schema=composition.model.schema,
         tables=composition.table_parts,
         query_tower=composition.query_tower,
         candidate_tower=composition.candidate_tower,

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from headway.bundle import DensePrecision, TableChoice
 from headway.compress.guard import GuardSettings
+from headway.compress.passes import Recipe
 from headway.core import UsageError
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -34,6 +35,8 @@ class OptimizeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             share of their standard deviation.
         equality_limit: largest change of any raw output that the f32 towers may show against
             the model itself, as a share of the standard deviation.
+        passes: over the module itself, before it is captured; the smaller model they leave is
+            tried beside the original.
         calibration_rows: training rows from which the ranges of activations are taken.
         choose_rows: most rows of the choosing part that are scored.
     """
@@ -48,6 +51,7 @@ class OptimizeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     tie: Annotated[float, Meta(ge=0)] = 0.1
     error_limit: Annotated[float, Meta(gt=0)] = 0.1
     equality_limit: Annotated[float, Meta(gt=0)] = 5e-5
+    passes: Recipe = Recipe()
     calibration_rows: Positive = 8192
     choose_rows: Positive = 50_000
 

@@ -64,7 +64,9 @@ class Judge:
     def verdict(self, trial: Trial) -> GuardEntry:
         """Return the verdict on a composition, that of its worst task."""
         if trial.name not in self._verdicts:
-            raw = score_dataset(trial.composition.model.runner(), self._test.rows)
+            composition = trial.composition
+            rows = self._test.rows.narrowed(composition.model.schema)
+            raw = score_dataset(composition.model.runner(), rows)
             self._verdicts[trial.name] = worst(
                 [
                     judge(
@@ -72,7 +74,7 @@ class Judge:
                         self._settings,
                         self._rng,
                         looks=self._looks,
-                        proven_equal=trial.composition.exact,
+                        proven_equal=composition.exact,
                     )
                     for evidence in evidence_of_tasks(
                         self._test.rows.schema,
@@ -106,17 +108,19 @@ def take(
 def steps(trials: Sequence[Trial], judged: Sequence[Trial], court: Judge) -> tuple[Step, ...]:
     """Return the verdicts from f32 throughout to the composition taken, which stands last.
 
-    Beside the claims, f32 throughout and the composition with only its tables changed are
-    judged for information.
+    Beside the claims, f32 throughout is judged for information, and of the model taken f32 and
+    the composition with only its tables rounded.
     """
     taken = judged[-1].composition
     shown = [t for t in trials if t.composition.exact]
-    shown += [
-        t
-        for t in trials
-        if not t.composition.exact
-        and (t.composition.tables, t.composition.dense) == (taken.tables, "f32")
-    ]
+    for tables in dict.fromkeys(("f32", taken.tables)):
+        shown += [
+            t
+            for t in trials
+            if not t.composition.exact
+            and t.composition.variant == taken.variant
+            and (t.composition.tables, t.composition.dense) == (tables, "f32")
+        ]
     before = [t for t in shown if t not in judged]
     return tuple(Step(t.name, court.verdict(t), claim=t in judged) for t in [*before, *judged])
 

@@ -1,1 +1,37 @@
-"""Passes over a trained module: each gives an ordinary module back, smaller or rounded."""
+"""Passes over a trained module: each gives an ordinary module back, smaller or lighter."""
+
+from headway.compress.passes.cut import cut, removable
+from headway.compress.passes.distil import DistilSettings, Teacher, distil
+from headway.compress.passes.lightweight import Lightened, LightweightSettings, lighten
+from headway.compress.passes.prune import Criterion, Pruned, PruneSettings, prune
+from headway.compress.passes.recipe import (
+    Material,
+    Recipe,
+    Stage,
+    first_stage,
+    run_pass,
+)
+from headway.compress.passes.units import Site, Units, find_units
+
+__all__ = [
+    "Criterion",
+    "DistilSettings",
+    "Lightened",
+    "LightweightSettings",
+    "Material",
+    "PruneSettings",
+    "Pruned",
+    "Recipe",
+    "Site",
+    "Stage",
+    "Teacher",
+    "Units",
+    "cut",
+    "distil",
+    "find_units",
+    "first_stage",
+    "lighten",
+    "prune",
+    "removable",
+    "run_pass",
+]

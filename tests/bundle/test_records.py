@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -55,6 +55,7 @@ def plain_int4(values: np.ndarray) -> np.ndarray:
 
 
 @given(st.one_of(finite_tables, small_tables))
+@example(np.array([[6.8125, 5.7890625, 5.7890625, 5.7890625]], np.float32))
 @settings(deadline=None)
 def test_int4_records_have_no_larger_squared_error_than_the_whole_range(values: np.ndarray) -> None:
     dim = values.shape[1]

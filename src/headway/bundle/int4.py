@@ -51,6 +51,8 @@ def _scale(share, digits):
     unit = 1.0
     while wanted * unit < _DIGITS:
         unit *= 2.0
+    while wanted * unit > 2 * _DIGITS:
+        unit /= 2.0
     return np.float32(np.rint(wanted * unit) / unit / digits)
 
 

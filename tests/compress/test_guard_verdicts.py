@@ -127,6 +127,14 @@ def test_few_queries_leave_ndcg_out_and_the_reason_says_so() -> None:
     assert "NDCG@10 fell by at most" in verdict(evidence, enough).reason
 
 
+def test_few_queries_still_fail_a_proven_loss_of_their_order() -> None:
+    evidence = clicks(5, rows=1500)
+    backwards = replace(evidence, optimized=-evidence.baseline)
+    entry = verdict(backwards, with_margin("margin_ndcg", 0.002))
+    assert entry.verdict == "fail"
+    assert "NDCG@10 fell by at least" in entry.reason
+
+
 def test_queries_of_one_class_have_no_order_to_judge() -> None:
     evidence = clicks(6, rows=3000)
     single = replace(evidence, groups=evidence.labels * 3000 + np.arange(3000) // 10)

@@ -30,6 +30,20 @@ def test_a_true_move_is_seldom_above_the_bound_though_chance_hides_it(bins: int,
     assert missed / 300 <= 0.05
 
 
+def test_predicted_over_observed_is_bounded_though_the_observed_rate_is_an_estimate() -> None:
+    rng = np.random.default_rng(8)
+    missed = 0
+    for _ in range(400):
+        p = rng.uniform(0.1, 0.6, size=1000)
+        labels = rng.random(1000) < p
+        found = calibration_shift(labels, p, p + 0.014, bins=None)
+        # 0.014 of 0.35 is 0.04.
+        missed += found.high < 0.04
+    assert missed / 400 <= 0.025 + 4 * 0.0078
+    with pytest.raises(DataError, match="at least one positive"):
+        calibration_shift(np.zeros(3), np.full(3, 0.2), np.full(3, 0.2), bins=None)
+
+
 def test_a_move_towards_the_observed_rate_counts_as_better_once_it_is_proven() -> None:
     rng = np.random.default_rng(3)
     p = rng.uniform(0.2, 0.6, size=100_000)

@@ -78,7 +78,6 @@ def judge(
         "margin_auc": settings.margin_auc,
         "margin_log_loss": settings.margin_log_loss,
         "margin_slice": settings.margin_slice,
-        "auc_baseline": auc(evidence.labels, evidence.baseline),
         "shared_rows": evidence.shared_rows,
         "looks": looks,
         "rows": len(evidence.labels),
@@ -95,7 +94,6 @@ def judge(
         verdict=verdict,
         reason=reason,
         rows_to_decide=wanted,
-        auc_optimized=auc(evidence.labels, evidence.optimized),
         **found.figures,
         **said,
     )
@@ -171,6 +169,7 @@ def _diverged(evidence: Evidence, said: dict[str, Any]) -> GuardEntry:
         verdict="fail",
         reason=f"{bad} of {len(evidence.optimized)} optimised outputs are NaN or infinite",
         rows_to_decide=None,
+        auc_baseline=auc(evidence.labels, evidence.baseline),
         **one_model(evidence.labels, evidence.baseline, "baseline"),
         **unknown,
         **said,

@@ -69,7 +69,7 @@ def gather(
         DataError: as the measures do.
     """
     sure = proven_equal and _only_rounding(evidence)
-    auc, loss, rounds = _auc_and_loss(evidence, settings, confidence, rng, sure=sure)
+    auc, loss, figures = _auc_and_loss(evidence, settings, confidence, rng, sure=sure)
     moves, moved = _calibration(evidence, settings, confidence)
     order, ranked, note = _ranking(evidence, settings, confidence, rng, sure=sure)
     worst, slices = judge_slices(evidence, settings, confidence)
@@ -80,13 +80,7 @@ def gather(
         figures={
             **one_model(evidence.labels, evidence.baseline, "baseline"),
             **one_model(evidence.labels, evidence.optimized, "optimized"),
-            "delta_auc": number(-auc.loss),
-            "delta_auc_low": number(-auc.high),
-            "delta_auc_high": number(-auc.low),
-            "delta_log_loss": number(loss.loss),
-            "delta_log_loss_low": number(loss.low),
-            "delta_log_loss_high": number(loss.high),
-            "rounds": rounds,
+            **figures,
             **moved,
             **ranked,
             **_slice_figures(worst, slices),
@@ -132,7 +126,7 @@ def _auc_and_loss(
     rng: np.random.Generator,
     *,
     sure: bool,
-) -> tuple[Criterion, Criterion, int]:
+) -> tuple[Criterion, Criterion, dict[str, Any]]:
     labels, a, b, groups = (
         evidence.labels, evidence.baseline, evidence.optimized, evidence.groups
     )  # fmt: skip
@@ -158,30 +152,40 @@ def _auc_and_loss(
         "log loss rose", "log loss may have risen", mean.mean, *bounds,
         settings.margin_log_loss, confidence,
     )  # fmt: skip
-    return auc, loss, drawn.rounds
+    figures = {
+        "auc_baseline": delong.auc_a,
+        "auc_optimized": number(delong.auc_b),
+        "delta_auc": number(delong.delta),
+        "delta_auc_low": number(low),
+        "delta_auc_high": number(high),
+        "delta_log_loss": number(loss.loss),
+        "delta_log_loss_low": number(loss.low),
+        "delta_log_loss_high": number(loss.high),
+        "rounds": drawn.rounds,
+    }
+    return auc, loss, figures
 
 
 def _calibration(
     evidence: Evidence, settings: GuardSettings, confidence: float
 ) -> tuple[list[Criterion], dict[str, float | None]]:
-    """Predicted over observed is the gap of one bin, as a share of the observed rate."""
     p = [probabilities(raw) for raw in (evidence.baseline, evidence.optimized)]
-    rate = float(np.asarray(evidence.labels, np.float64).mean())
     asked = {
-        "calibration": ("predicted over observed moved from 1", 1, rate, settings.margin_calibration),
-        "ece": ("calibration error rose", 20, 1.0, settings.margin_ece),
-    }  # fmt: skip
+        "calibration": ("predicted over observed moved from 1", None, settings.margin_calibration),
+        "ece": ("calibration error rose", 20, settings.margin_ece),
+    }
     criteria, figures = [], {}
-    for name, (what, bins, unit, margin) in asked.items():
+    for name, (what, bins, margin) in asked.items():
         shift = calibration_shift(
             evidence.labels, *p, bins=bins, confidence=2 * confidence - 1, groups=evidence.groups
         )
         figures[f"margin_{name}"] = margin
-        figures[f"{name}_move_high"] = number(shift.high / unit)
+        figures[f"{name}_move_high"] = number(shift.high)
         if margin is not None:
             may = what.replace(" moved", " may have moved").replace(" rose", " may have risen")
-            rise, low, high = shift.rise / unit, shift.low / unit, shift.high / unit
-            criteria.append(Criterion(what, may, rise, low, high, margin, confidence))
+            criteria.append(
+                Criterion(what, may, shift.rise, shift.low, shift.high, margin, confidence)
+            )
     return criteria, figures
 
 
@@ -219,17 +223,17 @@ def _ranking(
     figures |= {"delta_ndcg_low": number(-high), "delta_ndcg_high": number(-low)}
     if settings.margin_ndcg is None:
         return [], figures, ""
-    if queries < settings.fewest_queries:
-        figures["margin_ndcg"] = None
-        return [], figures, (
-            f"NDCG@{FIRST} was not judged: {queries:,} queries with both classes, fewer than "
-            f"{settings.fewest_queries:,}"
-        )  # fmt: skip
     units = None if sure else Units(queries, "queries with both classes")
     criterion = Criterion(
         f"NDCG@{FIRST} fell", f"NDCG@{FIRST} may have fallen", found.mean, low, high,
         settings.margin_ndcg, confidence, units,
     )  # fmt: skip
+    if queries < settings.fewest_queries and not criterion.lost:
+        figures["margin_ndcg"] = None
+        return [], figures, (
+            f"NDCG@{FIRST} was not judged: {queries:,} queries with both classes, fewer than "
+            f"{settings.fewest_queries:,}"
+        )  # fmt: skip
     return [criterion], figures, ""
 
 

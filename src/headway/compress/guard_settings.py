@@ -33,7 +33,8 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         slice_tables: how many of the largest tables give slices.
         slice_ids: how many of the most frequent ids of a feature give slices.
         slice_rows: rows that a slice needs.
-        fewest_queries: queries with both classes from which on NDCG is judged.
+        fewest_queries: queries with both classes from which on a pass waits for NDCG; with
+            fewer only a proven loss of it counts, and the reason says so.
         max_shared_rows: a larger share of judging rows that stand among the training rows,
             feature for feature, leaves the verdict not proven. Raise it where features are so
             few that unlike impressions look the same.

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
 
 from headway.bundle import BundleParts, Choice, Golden, GuardEntry
+from headway.compress.built import build, one_thread, prove_equal
 from headway.compress.checks import data_warnings, score_warnings
-from headway.compress.choose import Raw, Scored, errors, measure, rank, try_compositions
-from headway.compress.composition import Composition, build_compositions
+from headway.compress.choose import Scored, measure, rank, try_compositions
+from headway.compress.composition import Composition
 from headway.compress.job import Job, OptimizeResult, Progress
-from headway.compress.lowering import lower_explained
 from headway.compress.passes import Material, Stage, first_stage, run_pass
-from headway.compress.proof import change_on, check_equal, record_golden
-from headway.compress.rows import sample_rows, score_dataset
+from headway.compress.proof import record_golden
+from headway.compress.rows import sample_rows
 from headway.compress.settings import OptimizeSettings
 from headway.compress.verdict import Judge, explained, steps, take
-from headway.core import Clock, MissingDependencyError, Query
+from headway.core import Clock, MissingDependencyError
 from headway.data import Dataset
 
 if find_spec("torch") is None:
@@ -29,7 +28,6 @@ if find_spec("torch") is None:
 import torch
 
 from headway.engine.torch_eager import TorchRunner
-from headway.graph import golden_queries
 from headway.models import predict
 
 STAGES = (
@@ -42,25 +40,6 @@ STAGES = (
     "judging",
     "recording golden queries",
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Built:
-    """A model, original or smaller, in all its compositions.
-
-    Attributes:
-        stage: the module.
-        compositions: f32 throughout first.
-        questions: golden queries.
-        profiles: what explains the graph, for the bundle.
-        notes: what was hoisted, and what stopped it.
-    """
-
-    stage: Stage
-    compositions: list[Composition]
-    questions: Sequence[Query]
-    profiles: Mapping[str, bytes]
-    notes: tuple[str, ...]
 
 
 def optimize_model(
@@ -107,14 +86,15 @@ def optimize_model(
     warnings += score_warnings(test.rows, test.raw)
     tell()
     passes = _run_passes(job, settings, chance_and_time)
-    own = {"": choose.raw, **{s.name: predict(s.model, choose.rows) for s in passes[-1:]}}
-    stages = [first_stage(job.model, data.schema), *passes[-1:]]
-    built = _build(stages, data.train, settings, rng, tell)
+    stages = {"": first_stage(job.model, data.schema)}
+    stages |= {"+".join(settings.passes.passes): stage for stage in passes[-1:]}
+    own = {name: predict(stage.model, choose.rows) for name, stage in stages.items()}
+    built = build(stages, data.train, settings, rng, tell)
     tell()
-    equality = max(_prove_equal(b, choose, own, settings) for b in built)
+    equality = max(prove_equal(b, choose, own, settings) for b in built)
     tell()
     compositions = [c for b in built for c in b.compositions]
-    with _one_thread():
+    with one_thread():
         original = TorchRunner(job.model, data.schema)
         latency = measure(compositions, original, choose.rows, settings, chance_and_time)
     trials = try_compositions(compositions, choose, own, settings, rng, latency)
@@ -164,7 +144,7 @@ def _scored(model: torch.nn.Module, rows: Dataset) -> Scored:
 def _run_passes(
     job: Job, settings: OptimizeSettings, chance_and_time: tuple[np.random.Generator, Clock]
 ) -> list[Stage]:
-    """Return what each pass leaves; the last has the name of all of them."""
+    """Return what each pass leaves, in order."""
     recipe = settings.passes
     if not recipe.passes:
         return []
@@ -172,59 +152,7 @@ def _run_passes(
     stages = [first_stage(job.model, job.data.schema)]
     for name in recipe.passes:
         stages.append(run_pass(stages[-1], name, recipe, material, chance_and_time))
-    stages[-1] = replace(stages[-1], name="+".join(recipe.passes))
     return stages[1:]
-
-
-def _build(
-    stages: Sequence[Stage],
-    train: Dataset,
-    settings: OptimizeSettings,
-    rng: np.random.Generator,
-    tell: Callable[[], None],
-) -> list[_Built]:
-    tell()
-    lowered = [lower_explained(stage.model, stage.schema) for stage in stages]
-    tell()
-    calibration = sample_rows(train, settings.calibration_rows, rng)
-    built = []
-    for place, (stage, (towers, profiles)) in enumerate(zip(stages, lowered, strict=True)):
-        rows = calibration.narrowed(stage.schema)
-        found = build_compositions(towers, stage.schema, settings, rows)
-        variant = stage.name if place else ""
-        named = [replace(composition, variant=variant) for composition in found]
-        questions = golden_queries(stage.schema, rng)
-        built.append(_Built(stage, named, questions, profiles, towers.notes))
-    return built
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Give torch one thread, as many as each composition has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _prove_equal(
-    built: _Built, choose: Scored, own: Mapping[str, Raw], settings: OptimizeSettings
-) -> float:
-    """Return the largest change of any output in f32, as a share of the outputs' spread."""
-    stage, unrounded = built.stage, built.compositions[0]
-    runner, eager = unrounded.model.runner(), TorchRunner(stage.model, stage.schema)
-    on_golden, _ = change_on(runner, eager, built.questions, len(stage.schema.tasks))
-    rows = choose.rows.narrowed(stage.schema)
-    on_rows, _ = errors(score_dataset(runner, rows), own[unrounded.variant])
-    equality = max(on_golden, on_rows)
-    remedy = (
-        "raise optimize.equality_limit if the model is known to be sensitive to float32 rounding, "
-        "else report this as a bug"
-    )
-    check_equal(equality, settings.equality_limit, remedy)
-    return equality
 
 
 def _parts(

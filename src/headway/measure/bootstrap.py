@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headway.core import DataError
 from headway.measure.compare import MeanDifference
-from headway.measure.quality import auc, check_classes
+from headway.measure.quality import check_classes
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -87,8 +87,9 @@ def bootstrap_pair(
     totals = np.array([np.bincount(place, weights=w) for w in (values, ones)], np.float64)
     fitting = max(_FEWEST_ROUNDS, _ROWS_IN_ALL // len(positive))
     found = _draw(walks, totals, rng, min(rounds, fitting))
+    once = np.ones(totals.shape[1], np.int32)
     return PairedBootstrap(
-        delta_auc=auc(labels, scores[1]) - auc(labels, scores[0]),
+        delta_auc=float(_auc_kernel(walks[1], once) - _auc_kernel(walks[0], once)),
         delta_mean=float(values.mean()),
         aucs=found[:, 0],
         means=found[:, 1],

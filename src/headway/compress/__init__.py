@@ -1,5 +1,6 @@
 """Passes that make a model small and fast, and the guard that watches over them."""
 
+from headway.compress.chain import CHAIN_STAGES, Chain, Link, Times, measure_chain
 from headway.compress.compile import COMPILE_STAGES, CompileReport, Precision, compile_model
 from headway.compress.guard import (
     Evidence,
@@ -44,9 +45,11 @@ from headway.compress.settings import OptimizeSettings
 from headway.compress.verdict import Step
 
 __all__ = [
+    "CHAIN_STAGES",
     "COMPILE_STAGES",
     "GRAPH_PROFILE",
     "STAGES",
+    "Chain",
     "CompileReport",
     "DistilSettings",
     "Evidence",
@@ -54,6 +57,7 @@ __all__ = [
     "Job",
     "Lightened",
     "LightweightSettings",
+    "Link",
     "Material",
     "OptimizeResult",
     "OptimizeSettings",
@@ -68,6 +72,7 @@ __all__ = [
     "Stage",
     "Step",
     "Teacher",
+    "Times",
     "Units",
     "activations",
     "compile_model",
@@ -79,6 +84,7 @@ __all__ = [
     "fit_range",
     "judge",
     "lighten",
+    "measure_chain",
     "optimize_model",
     "prune",
     "quantize_dense",

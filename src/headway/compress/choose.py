@@ -15,7 +15,7 @@ from headway.compress.rows import sample_queries, score_dataset
 from headway.compress.settings import OptimizeSettings
 from headway.core import Clock, Runner
 from headway.data import Dataset
-from headway.engine import compare_latency
+from headway.engine import Samples, compare_latency
 
 ORIGINAL = "original"
 _QUERIES = 64  # rotated through, so that no single query stays in the caches
@@ -142,17 +142,31 @@ def measure(
 
     The original model is measured among them, as ``original``.
     """
-    rng, clock = chance_and_time
-    runners: dict[str, Runner] = {ORIGINAL: original}
-    runners.update({c.name: c.model.runner() for c in compositions})
-    queries = {size: sample_queries(rows, size, _QUERIES, rng) for size in settings.sizes}
-    samples = compare_latency(
-        runners, queries, clock, settings.measure_s, tasks=len(rows.schema.tasks)
-    )
+    samples = measure_samples(compositions, {ORIGINAL: original}, rows, settings, chance_and_time)
     return {
         name: {size: max(1.0, float(np.median(ns))) / 1000 for size, ns in by_size.items()}
         for name, by_size in samples.items()
     }
+
+
+def measure_samples(
+    compositions: Iterable[Composition],
+    others: Mapping[str, Runner],
+    rows: Dataset,
+    settings: OptimizeSettings,
+    chance_and_time: tuple[np.random.Generator, Clock],
+) -> dict[str, dict[int, Samples]]:
+    """Return nanoseconds by composition, or name of another runner, and query size.
+
+    All take turns on the same queries.
+    """
+    rng, clock = chance_and_time
+    runners = dict(others)
+    runners.update({c.name: c.model.runner() for c in compositions})
+    queries = {size: sample_queries(rows, size, _QUERIES, rng) for size in settings.sizes}
+    return compare_latency(
+        runners, queries, clock, settings.measure_s, tasks=len(rows.schema.tasks)
+    )
 
 
 def rank(trials: Sequence[Trial], settings: OptimizeSettings) -> list[Trial]:

@@ -14,6 +14,7 @@ from headway.compress.guard_criteria import (
     Criterion,
     Units,
     independent_units,
+    query_units,
     rows_to_decide,
 )
 
@@ -48,6 +49,13 @@ def test_single_rows_count_by_the_rarer_class_and_whole_queries_by_their_worth()
     assert queries.name == "queries (by their worth)"
     unequal = independent_units(labels, np.minimum(np.arange(1000) // 20, 25), 1.0)
     assert unequal.count < 5
+
+
+def test_queries_that_can_lose_little_are_worth_more() -> None:
+    assert query_units(np.full(100, 1.0)).count == pytest.approx(100)
+    assert query_units(np.full(100, 0.25)).count == pytest.approx(400)
+    assert query_units(np.array([1.0] * 50 + [0.0] * 50)).count == pytest.approx(100)
+    assert query_units(np.zeros(9)).count == NEVER
 
 
 def test_rows_grow_with_the_square_of_what_is_missing() -> None:

@@ -70,6 +70,17 @@ def test_a_positive_in_the_first_place_is_a_sure_hit_and_one_in_the_last_none() 
     assert found.ndcg.tolist() == [1, 0]
 
 
+@given(st.integers(2, 6), st.integers(1, 4), st.integers(0, 9999))
+def test_the_worst_order_has_all_positives_last(rows: int, k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(rows) < 0.5).astype(np.float32)
+    labels[:2] = [1, 0]
+    groups = np.zeros(rows)
+    found = rank_queries(labels, rng.random(rows), groups, k)
+    assert found.worst == pytest.approx(rank_queries(labels, -labels, groups, k).ndcg)
+    assert found.worst[0] <= found.ndcg[0] + 1e-12
+
+
 def test_figures_without_meaning_are_refused() -> None:
     labels, scores = np.array([0, 1]), np.array([0.1, 0.2])
     with pytest.raises(UsageError, match="at least 1"):

@@ -134,6 +134,21 @@ def independent_units(labels: NDArray[Any], groups: NDArray[Any] | None, auc: fl
     return min(rows, queries, key=lambda units: units.count)
 
 
+def query_units(cost: NDArray[np.float64]) -> Units:
+    """Return the queries among which a loss of NDCG must show, by what each can lose.
+
+    A query loses the most when its positives come last, and in a short query that is not much.
+    With costs c of n queries, a loss of m is then at least n m / mean(c) harmed ones, and has
+    the variance of n mean(c) / mean(c^2) queries that can lose everything.
+
+    Args:
+        cost: NDCG less the lowest that an order has ``[queries]``.
+    """
+    squares = float(np.square(cost).mean())
+    worth = len(cost) * float(cost.mean()) / squares if squares else float(NEVER)
+    return Units(min(worth, float(NEVER)), "queries with both classes (by their worth)")
+
+
 def rows_to_decide(
     criteria: Sequence[Criterion], rows: int, power: float, fewest: int
 ) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.compress.guard_criteria import Criterion, Units, independent_units
+from headway.compress.guard_criteria import Criterion, independent_units, query_units
 from headway.compress.guard_evidence import Evidence
 from headway.compress.guard_settings import GuardSettings
 from headway.compress.guard_slices import SliceLoss, judge_slices
@@ -223,7 +223,7 @@ def _ranking(
     figures |= {"delta_ndcg_low": number(-high), "delta_ndcg_high": number(-low)}
     if settings.margin_ndcg is None:
         return [], figures, ""
-    units = None if sure else Units(queries, "queries with both classes")
+    units = None if sure else query_units(a.ndcg - a.worst)
     criterion = Criterion(
         f"NDCG@{FIRST} fell", f"NDCG@{FIRST} may have fallen", found.mean, low, high,
         settings.margin_ndcg, confidence, units,

@@ -25,11 +25,13 @@ class QueryRanking:
     Attributes:
         ids: of the queries ``[queries]``.
         ndcg: normalised discounted cumulative gain of the first k ``[queries]``.
+        worst: the lowest NDCG that any order of the query's rows has ``[queries]``.
         hit: chance that a positive is among the first k ``[queries]``.
     """
 
     ids: Array
     ndcg: Floats
+    worst: Floats
     hit: Floats
 
 
@@ -73,10 +75,11 @@ def rank_queries(labels: Array, scores: Array, groups: Array, k: int = 10) -> Qu
     both = (order.positives > 0) & (order.positives < sizes)
     discount = np.zeros(max(k, int(sizes.max())) + 1)
     discount[:k] = 1 / np.log2(np.arange(k) + 2)
-    ideal = np.append(0.0, np.cumsum(discount))[order.positives.astype(np.int64)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ndcg = _gain(order, discount, len(ids)) / ideal
-    return QueryRanking(ids[both], ndcg[both], _hit(order, k, len(ids))[both])
+    first, positives = np.append(0.0, np.cumsum(discount)), order.positives.astype(np.int64)
+    ideal = first[positives][both]
+    last = (first[sizes] - first[sizes - positives])[both]
+    gain, hit = _gain(order, discount, len(ids))[both], _hit(order, k, len(ids))[both]
+    return QueryRanking(ids[both], ndcg=gain / ideal, worst=last / ideal, hit=hit)
 
 
 def _order(y: Floats, s: Floats, place: Ints, sizes: Ints) -> _Order:

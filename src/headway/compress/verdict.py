@@ -11,7 +11,8 @@ import numpy as np
 from headway.bundle import Choice, GuardEntry
 from headway.compress.checks import shared_rows
 from headway.compress.choose import Scored, Trial
-from headway.compress.guard import GuardSettings, evidence_of_tasks, judge, worst
+from headway.compress.composition import Composition
+from headway.compress.guard import Evidence, GuardSettings, evidence_of_tasks, judge, worst
 from headway.compress.guard_slices import find_slices
 from headway.compress.rows import score_dataset
 from headway.data import Dataset
@@ -62,30 +63,29 @@ class Judge:
         self._verdicts: dict[str, GuardEntry] = {}
 
     def verdict(self, trial: Trial) -> GuardEntry:
+        """Return the verdict on what was tried."""
+        return self.of(trial.composition)
+
+    def of(self, composition: Composition) -> GuardEntry:
         """Return the verdict on a composition, that of its worst task."""
-        if trial.name not in self._verdicts:
-            composition = trial.composition
+        name = composition.name
+        if name not in self._verdicts:
             rows = self._test.rows.narrowed(composition.model.schema)
             raw = score_dataset(composition.model.runner(), rows)
-            self._verdicts[trial.name] = worst(
-                [
-                    judge(
-                        replace(evidence, slices=self._slices, shared_rows=self._shared),
-                        self._settings,
-                        self._rng,
-                        looks=self._looks,
-                        proven_equal=composition.exact,
-                    )
-                    for evidence in evidence_of_tasks(
-                        self._test.rows.schema,
-                        self._test.rows.labels,
-                        self._test.raw,
-                        raw,
-                        self._test.groups,
-                    )
-                ]
+            pieces = evidence_of_tasks(
+                rows.schema, rows.labels, self._test.raw, raw, self._test.groups
             )
-        return self._verdicts[trial.name]
+            self._verdicts[name] = worst([self._judged(piece, composition) for piece in pieces])
+        return self._verdicts[name]
+
+    def _judged(self, evidence: Evidence, composition: Composition) -> GuardEntry:
+        return judge(
+            replace(evidence, slices=self._slices, shared_rows=self._shared),
+            self._settings,
+            self._rng,
+            looks=self._looks,
+            proven_equal=composition.exact,
+        )
 
 
 def take(

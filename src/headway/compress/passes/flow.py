@@ -41,6 +41,7 @@ class Flow:
         places: labels of each axis of each parameter, by its name in the model.
         products: all matrix products met.
         tables: table of the schema that a parameter holds, by the parameter's name.
+        output: labels of the model's outputs, one a task.
     """
 
     def __init__(self, traced: Captured, names: dict[str, str]) -> None:
@@ -48,6 +49,7 @@ class Flow:
         self.places: dict[str, tuple[Labels, ...]] = {}
         self.products: list[Product] = []
         self.tables: dict[str, str] = {}
+        self.output = fixed(1)
         self._traced = traced
         self._names = names
         self._values: dict[fx.Node, Value | tuple[Value, ...]] = {}
@@ -65,6 +67,7 @@ class Flow:
             elif node.op == "get_attr":
                 self._values[node] = self._parameter(node)
             elif node.op == "output":
+                self.output = self.value(node.args[0]).last
                 self.keep(node)
             elif isinstance(node.meta.get("val"), Tensor | tuple | list):
                 rule = rules.get(node.target)

@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from headway.compress.passes.distil import DistilSettings, Teacher, distil
+from headway.compress.passes.level import level
 from headway.compress.passes.lightweight import LightweightSettings, lighten
 from headway.compress.passes.prune import PruneSettings, prune
 from headway.core import Clock, Schema, UsageError, to_seconds
@@ -81,12 +82,14 @@ class Material:
         train: rows to observe and to learn from.
         valid: rows that choose an epoch.
         teacher_raw: the original's outputs on the training rows.
+        valid_raw: likewise on the validation rows.
     """
 
     original: nn.Module
     train: Dataset
     valid: Dataset
     teacher_raw: Any
+    valid_raw: Any
 
     @classmethod
     def of(cls, original: nn.Module, train: Dataset, valid: Dataset) -> Material:
@@ -97,7 +100,7 @@ class Material:
         """
         if not len(train) or not len(valid):
             raise UsageError("passes need training rows and validation rows; both parts hold some")
-        return cls(original, train, valid, predict(original, train))
+        return cls(original, train, valid, predict(original, train), predict(original, valid))
 
 
 def run_pass(
@@ -110,6 +113,8 @@ def run_pass(
 ) -> Stage:
     """Return what one pass makes of a stage, which is left as it was.
 
+    The mean prediction on the validation rows is put back to that of the original.
+
     Raises:
         CaptureError: if the model cannot be captured.
         DataError: if training fails.
@@ -119,6 +124,8 @@ def run_pass(
     if told is not None:
         told(name, None)
     made = _PASSES[name](before, recipe, material, rng, told)
+    aside = material.valid.narrowed(made.schema)
+    level(made.model, made.schema, aside, material.valid_raw)
     seconds = to_seconds(clock.now() - start)
     return Stage(name, made.model.eval(), made.schema, seconds, made.facts, made.kept)
 

@@ -121,6 +121,30 @@ def find_units(model: nn.Module, schema: Schema) -> Units:
     return Units(sites, products, flow.tables)
 
 
+def output_biases(model: nn.Module, schema: Schema) -> list[tuple[str, int] | None]:
+    """Return for each task a bias that is added to its output alone: parameter and position.
+
+    None where there is none. A bias is a parameter of one axis that meets the output as a
+    summand; what else it meets it meets as the output does.
+
+    Raises:
+        CaptureError: if the model cannot be captured.
+    """
+    traced = trace(model, schema)
+    flow = Flow(traced, canonical_names(model))
+    flow.walk(RULES)
+    parameters = {name for name, _ in model.named_parameters()}
+    places: dict[int, tuple[str, int]] = {}
+    for name, axes in flow.places.items():
+        if name in parameters and len(axes) == 1:
+            for position, label in enumerate(axes[0].tolist()):
+                places.setdefault(flow.classes.root(label), (name, position))
+    roots = [flow.classes.root(label) if label >= 0 else None for label in flow.output.tolist()]
+    if len(set(roots)) < len(roots):  # joined outputs: a bias would move more than one
+        return [None] * len(roots)
+    return [None if root is None else places.get(root) for root in roots]
+
+
 def canonical_names(model: nn.Module) -> dict[str, str]:
     """Return the name that stands for each parameter or buffer; tied ones share one."""
     first: dict[int, str] = {}

@@ -11,6 +11,7 @@ from headway.compress.passes.recipe import (
     first_stage,
     run_pass,
 )
+from headway.compress.passes.rounding import Rounded, RoundingSettings, learn_rounded
 from headway.compress.passes.units import Site, Units, find_units
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "PruneSettings",
     "Pruned",
     "Recipe",
+    "Rounded",
+    "RoundingSettings",
     "Site",
     "Stage",
     "Teacher",
@@ -30,6 +33,7 @@ __all__ = [
     "distil",
     "find_units",
     "first_stage",
+    "learn_rounded",
     "lighten",
     "prune",
     "removable",

@@ -15,13 +15,14 @@ from headway.compress.passes.distil import DistilSettings, Teacher, distil
 from headway.compress.passes.level import level
 from headway.compress.passes.lightweight import LightweightSettings, lighten
 from headway.compress.passes.prune import PruneSettings, prune
+from headway.compress.passes.rounding import RoundingSettings, learn_rounded
 from headway.core import Clock, Schema, UsageError, to_seconds
 from headway.data import Dataset
 from headway.models import TrainProgress, TrainResult, predict
 
 Told = Callable[[str, TrainProgress | None], None]
 """Called as a pass begins, with its name, and after each batch of training."""
-ORDER = ("lightweight", "prune", "distil")
+ORDER = ("lightweight", "prune", "distil", "rounding")
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,11 +32,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         lightweight: thinner tables and layers, by what rows make use of.
         prune: whole units out.
         distil: what is left learns from the original.
+        rounding: layers learn to bear rounding, where storing the model in narrower numbers
+            costs too much; tables are rounded for good.
     """
 
     lightweight: LightweightSettings | None = None
     prune: PruneSettings | None = None
     distil: DistilSettings | None = None
+    rounding: RoundingSettings | None = None
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -190,6 +194,26 @@ def _distil(
     return _Made(student, before.schema, facts, before.kept)
 
 
+def _rounding(
+    before: Stage, recipe: Recipe, material: Material, _: np.random.Generator, told: Told | None
+) -> _Made:
+    found = learn_rounded(
+        before.model,
+        Teacher(material.original, material.teacher_raw, before.kept),
+        material.train.narrowed(before.schema),
+        material.valid.narrowed(before.schema),
+        recipe.rounding or RoundingSettings(),
+        None if told is None else lambda progress: told("rounding", progress),
+    )
+    facts = {
+        "layers": list(found.layers),
+        "loss through rounding": found.loss,
+        "valid AUC": found.training.valid_auc,
+        "epoch": found.training.best_epoch,
+    }
+    return _Made(found.model, before.schema, facts, before.kept)
+
+
 def _learn(
     student: nn.Module,
     before: Stage,
@@ -208,4 +232,9 @@ def _learn(
     )
 
 
-_PASSES = {"lightweight": _lightweight, "prune": _prune, "distil": _distil}
+_PASSES = {
+    "lightweight": _lightweight,
+    "prune": _prune,
+    "distil": _distil,
+    "rounding": _rounding,
+}

@@ -112,11 +112,11 @@ def _real(example: str, settings: ModelSettings | None, folder: Path) -> World:
         features = [_as_sequence(f) for f in features]
     data = load_data(msgspec.structs.replace(config.data, features=tuple(features)), HERE)
     kind = str(msgspec.to_builtins(chosen)["name"])
-    # Few rows: more passes over them, tables left alone, layers of small width.
+    # Layers are narrow and rows few: smaller steps, and a second pass over the rows.
     recipe = Recipe(
-        lightweight=LightweightSettings(table_energy=0.99, layer_energy=1.0, rows=8192),
-        prune=PruneSettings(flops=0.4, multiple=8, rows=8192),
-        distil=DistilSettings(epochs=2, batch_size=1024, learning_rate=3e-4),
+        lightweight=LightweightSettings(table_energy=0.999, layer_energy=1.0),
+        prune=PruneSettings(flops=0.5, multiple=8),
+        distil=DistilSettings(epochs=2, batch_size=1024),
     )
     return World(
         name=f"{example}:{kind}",

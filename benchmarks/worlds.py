@@ -74,15 +74,15 @@ def generated(name: str, rows: int, seed: int = 0) -> World:
 
     Args:
         name: of the model.
-        rows: of all parts; three fifths train and a quarter judges.
+        rows: of all parts; half of them train and a third judges.
         seed: of the world.
     """
     made = trainable(name)
     sizes = PlantedSettings(
-        train=rows * 60 // 100,
+        train=rows * 50 // 100,
         valid=rows * 5 // 100,
         choose=rows * 10 // 100,
-        test=rows * 25 // 100,
+        test=rows * 35 // 100,
     )
     data = plant(made.schema, sizes, np.random.default_rng(seed))
     longest = [f.max_length for f in made.schema.features if hasattr(f, "max_length")]

@@ -1,5 +1,6 @@
 """The artefact a server loads: written atomically, checked wholly, free of code."""
 
+from headway.bundle.fold import Fold
 from headway.bundle.golden import Golden
 from headway.bundle.manifest import (
     FORMAT_VERSION,
@@ -9,6 +10,7 @@ from headway.bundle.manifest import (
     EngineTrial,
     FewRows,
     FileEntry,
+    FoldEntry,
     GuardEntry,
     Lookup,
     Manifest,
@@ -51,6 +53,8 @@ __all__ = [
     "FewPart",
     "FewRows",
     "FileEntry",
+    "Fold",
+    "FoldEntry",
     "Golden",
     "GuardEntry",
     "Lookup",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from headway.bundle.manifest import Lookup, Manifest, TableEntry, TowerEntry
+from headway.bundle.manifest import FoldEntry, Lookup, Manifest, TableEntry, TowerEntry
 from headway.bundle.records import row_bytes
 from headway.core import BundleError, Dense, Schema, Sequence, UsageError
 
@@ -58,6 +58,7 @@ def check_manifest(manifest: Manifest) -> None:
     if len(set(paths)) != len(paths):
         raise BundleError("the manifest lists a file twice; write the bundle again")
     used = [table.path for table in manifest.tables] + [GOLDEN]
+    used += [table.fold.path for table in manifest.tables if table.fold]
     for tower in (manifest.query_tower, manifest.candidate_tower):
         used += [tower.path] if tower else []
         used += [tower.few.path] if tower and tower.few else []
@@ -84,11 +85,14 @@ def _check_tables(manifest: Manifest) -> None:
     sizes = {entry.path: entry.size for entry in manifest.files}
     for table in manifest.tables:
         _check_table(table, manifest.schema, sizes[table.path])
+        if table.fold is not None:
+            _check_fold(table, table.fold, manifest.schema, sizes[table.fold.path])
 
 
 def _check_table(table: TableEntry, schema: Schema, size: int) -> None:
     declared = schema.table(table.name)
-    if (table.rows, table.dim) != (declared.rows, declared.dim):
+    folded = table.fold is not None and table.rows <= declared.rows
+    if table.dim != declared.dim or not (folded or table.rows == declared.rows):
         raise UsageError(
             f"table {table.name!r} is stored as {table.rows} x {table.dim}, "
             f"the schema says {declared.rows} x {declared.dim}"
@@ -101,6 +105,18 @@ def _check_table(table: TableEntry, schema: Schema, size: int) -> None:
         )
     if not table.path.startswith(f"{TABLES}/"):
         raise UsageError(f"table {table.name!r} lies at {table.path!r}")
+
+
+def _check_fold(table: TableEntry, fold: FoldEntry, schema: Schema, size: int) -> None:
+    """Accept the fold as far as the manifest tells; ``read_bundle`` checks what is in it."""
+    wanted = (schema.table(table.name).rows - fold.hot) * fold.code_bytes
+    if size != wanted:
+        raise UsageError(
+            f"the fold of table {table.name!r} has {size} bytes, not {wanted}: a code for each "
+            "id that has no record of its own"
+        )
+    if not fold.path.startswith(f"{TABLES}/"):
+        raise UsageError(f"the fold of table {table.name!r} lies at {fold.path!r}")
 
 
 def _check_tower(tower: TowerEntry, schema: Schema) -> None:

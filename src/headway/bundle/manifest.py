@@ -32,6 +32,17 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sha256: Sha256
 
 
+class FoldEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which record each id of a table has: ``bundle.Fold``, whose codes are the file's content.
+
+    There is one for each id from ``hot`` on, little-endian, of ``code_bytes`` bytes.
+    """
+
+    path: str
+    hot: Annotated[int, Meta(ge=0)]
+    code_bytes: Literal[1, 2, 4]
+
+
 class TableEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a table of the schema is stored: ``rows`` records of ``row_bytes`` each.
 
@@ -41,6 +52,9 @@ class TableEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     number t of three bytes: the value is ``scale * (u - zero)``, where ``scale`` is the float32
     of the bits ``(t >> 10) << 17``, that is an exponent and six binary digits, and ``zero`` is
     ``(t & 1023) / 16 - 24.5``.
+
+    Id i has record i; where there is a ``fold``, there are fewer records than ids, and it says
+    which record an id has.
     """
 
     name: str
@@ -49,6 +63,7 @@ class TableEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     rows: int
     dim: int
     row_bytes: int
+    fold: FoldEntry | None = None
 
 
 class Lookup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

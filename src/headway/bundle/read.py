@@ -7,22 +7,25 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from headway.bundle import layout
+from headway.bundle.fold import CODE_TYPES, Fold
 from headway.bundle.golden import REWRITE, Golden, decode_golden
 from headway.bundle.manifest import (
     FORMAT_VERSION,
     FewRows,
     FileEntry,
+    FoldEntry,
     Manifest,
     TableEntry,
     TowerEntry,
 )
-from headway.core import BundleError, UsageError
+from headway.core import BundleError, Schema, UsageError
 
 _BLOCK = 16 << 20
 
@@ -52,9 +55,10 @@ class Bundle:
     total_bytes: int
     _tables: Mapping[str, NDArray[np.uint8]]
     _towers: Mapping[str, bytes]
+    _folds: Mapping[str, Fold]
 
     def table(self, name: str) -> NDArray[np.uint8]:
-        """Return a table's records, uint8 ``[rows, row_bytes]``, mapped read-only.
+        """Return a table's records, uint8 ``[records, row_bytes]``, mapped read-only.
 
         Raises:
             UsageError: if there is no such table.
@@ -62,6 +66,10 @@ class Bundle:
         if name not in self._tables:
             raise UsageError(f"no table {name!r}; the bundle has {sorted(self._tables)}")
         return self._tables[name]
+
+    def fold(self, name: str) -> Fold | None:
+        """Return which record each id of a table has, mapped read-only; None if its own."""
+        return self._folds.get(name)
 
     def table_entry(self, name: str) -> TableEntry:
         """Return how a table is stored.
@@ -133,6 +141,11 @@ def _read(root: Path) -> Bundle:
     entries = {entry.path: entry for entry in manifest.files}
     _check_inventory(found, entries)
     tables = {entry.name: _map_table(root, entry, entries) for entry in manifest.tables}
+    folds = {
+        table.name: _map_fold(root, table, table.fold, manifest.schema, entries)
+        for table in manifest.tables
+        if table.fold is not None
+    }
     small = {
         name: _read_file(root, entry)
         for name, entry in entries.items()
@@ -151,6 +164,7 @@ def _read(root: Path) -> Bundle:
         total_bytes=sum(e.size for e in manifest.files) + manifest_size,
         _tables=tables,
         _towers={n: data for n, data in small.items() if n.startswith(f"{layout.TOWERS}/")},
+        _folds=folds,
     )
 
 
@@ -224,6 +238,23 @@ def _map_table(
     mapped = np.memmap(root / table.path, np.uint8, "r", shape=(table.rows, table.row_bytes))
     _check_hash(entries[table.path], mapped.reshape(-1).data)
     return mapped
+
+
+def _map_fold(
+    root: Path, table: TableEntry, entry: FoldEntry, schema: Schema, files: Mapping[str, FileEntry]
+) -> Fold:
+    ids = schema.table(table.name).rows
+    kind = np.dtype(CODE_TYPES[entry.code_bytes])
+    codes: NDArray[Any] = np.zeros(0, kind)
+    if entry.hot < ids:  # an empty file cannot be mapped
+        codes = np.memmap(root / entry.path, kind, "r", shape=(ids - entry.hot,))
+    _check_hash(files[entry.path], codes.view(np.uint8).data)
+    fold = Fold(entry.hot, codes)
+    try:
+        fold.check(ids, table.rows)
+    except UsageError as error:
+        raise BundleError(f"table {table.name!r}: {error}; {REWRITE}") from error
+    return fold
 
 
 def _read_file(root: Path, entry: FileEntry) -> bytes:

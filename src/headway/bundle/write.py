@@ -9,12 +9,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from headway.bundle import layout
+from headway.bundle.fold import Fold
 from headway.bundle.golden import Golden, encode_golden
 from headway.bundle.manifest import (
     FORMAT_VERSION,
@@ -24,6 +26,7 @@ from headway.bundle.manifest import (
     EngineTrial,
     FewRows,
     FileEntry,
+    FoldEntry,
     GuardEntry,
     Lookup,
     Manifest,
@@ -46,10 +49,19 @@ _SUFFIXES: dict[EngineName, str] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TablePart:
-    """A table as records: uint8 ``[rows, row_bytes]`` from ``pack_table``."""
+    """A table as records: uint8 ``[records, row_bytes]`` from ``pack_table``.
+
+    There are as many as ids, or a fold says which record each id has.
+    """
 
     format: TableFormat
     records: NDArray[np.uint8]
+    fold: Fold | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the records and the fold."""
+        return self.records.nbytes + (0 if self.fold is None else self.fold.codes.nbytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -255,8 +267,21 @@ def _write_table(work: Path, table: Table, part: TablePart, files: list[FileEntr
     rows, length = part.records.shape
     entry = _write_file(work, f"{layout.TABLES}/{name}.bin", np.ascontiguousarray(part.records))
     files.append(entry)
+    fold = None
+    if part.fold is not None:
+        codes = np.ascontiguousarray(part.fold.codes)
+        own = _write_file(work, f"{layout.TABLES}/{name}.fold", codes.view(np.uint8))
+        files.append(own)
+        size = cast("Literal[1, 2, 4]", codes.itemsize)
+        fold = FoldEntry(path=own.path, hot=part.fold.hot, code_bytes=size)
     return TableEntry(
-        name=name, path=entry.path, format=part.format, rows=rows, dim=table.dim, row_bytes=length
+        name=name,
+        path=entry.path,
+        format=part.format,
+        rows=rows,
+        dim=table.dim,
+        row_bytes=length,
+        fold=fold,
     )
 
 

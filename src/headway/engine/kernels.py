@@ -17,6 +17,7 @@ from headway.engine.vectors import (
     SOURCES,
     STRIDES,
     TYPE,
+    code_at,
     entry,
     inner,
     int64_at,
@@ -42,6 +43,11 @@ LOOKUP = np.dtype(
         ("mask", np.int64),  # address of a sequence's mask, float32 [rows, max_length]
         ("ahead", np.int64),  # how many ids ahead a record is asked into the cache
         ("slot", np.int64),  # place of its first array among the arrays of a piece
+        ("codes", np.int64),  # address of the fold's codes; 0: id i has record i
+        ("code_bytes", np.int64),
+        ("hot", np.int64),  # ids below it have the record of their own number
+        ("ids", np.int64),  # how many ids the fold is of
+        ("fill", np.int64),  # address of the record number that fills sequences up; 0: record 0
     ]
 )
 """One lookup of a tower: where its table is and where its vectors go."""
@@ -94,7 +100,7 @@ def _vector(lookup, ids, count, readable, out, weights):
 
 @inner
 def _sequence(lookup, ids, length, out_row):
-    """Write one row's vectors, filled up with record 0, and its mask."""
+    """Write one row's vectors, filled up with those of id 0, and its mask."""
     out = lookup.out + out_row * lookup.out_stride
     mask = lookup.mask + out_row * lookup.max_length * 4
     bad = 0
@@ -102,8 +108,9 @@ def _sequence(lookup, ids, length, out_row):
         at = ids + 8 * position
         bad |= _vector(lookup, at, 1, length - position, out + 4 * lookup.dim * position, 0)
         store_float(mask, position, np.float32(1.0))
+    fill = lookup.fill if lookup.fill else _FILL.ctypes.data
     for position in range(length, lookup.max_length):
-        bad |= _vector(lookup, _FILL.ctypes.data, 1, 1, out + 4 * lookup.dim * position, 0)
+        bad |= _vector(lookup, fill, 1, 1, out + 4 * lookup.dim * position, 0)
         store_float(mask, position, np.float32(0.0))
     return bad
 
@@ -151,14 +158,72 @@ def _singles(lookup, ids, total, piece):
 
 
 @inner
+def _lists(lookup, source, piece):
+    """Look up a piece of a column of lists."""
+    start, stop, out_row = int64_at(piece, 0), int64_at(piece, 1), int64_at(piece, 2)
+    bad = 0
+    for row in range(start, stop):
+        bad |= _list(lookup, source, row, out_row + row - start)
+    return bad
+
+
+@inner
+def _places(lookup, ids, first, last):
+    """Return the records of the ids from ``first`` to ``last``; -1 for ids out of range.
+
+    All of them before any is read, so that records can still be asked into the cache ahead.
+    """
+    places = np.empty(last - first, np.int64)
+    for position in range(last - first):
+        place = int64_at(ids, first + position)
+        if place < 0 or place >= lookup.ids:
+            place = -1
+        elif place >= lookup.hot:
+            place = lookup.hot + code_at(lookup.codes, place - lookup.hot, lookup.code_bytes)
+        places[position] = place
+    return places
+
+
+@inner
+def _folded_singles(lookup, ids, total, piece):
+    """Look up a piece of a column that has one id a row, in a table whose ids share records."""
+    start, stop = int64_at(piece, 0), int64_at(piece, 1)
+    if stop > total or start > stop or start < 0:
+        return 1
+    places = _places(lookup, ids, start, stop)
+    bad = _singles(lookup, places.ctypes.data - 8 * start, stop, piece)
+    return bad + 0 * places.size  # named after its last use, so that it is not let go before
+
+
+@inner
+def _folded_lists(lookup, source, piece):
+    """Look up a piece of a column of lists in a table whose ids share records."""
+    ids, total, offsets, weights = source
+    start, stop = int64_at(piece, 0), int64_at(piece, 1)
+    first = int64_at(offsets, start)
+    last = first
+    # All rows before any is read: none may reach beyond the records found here.
+    for row in range(start, stop):
+        end = int64_at(offsets, row + 1)
+        if last < 0 or end < last or end > total:
+            return 1
+        last = end
+    places = _places(lookup, ids, first, last)
+    own = (places.ctypes.data - 8 * first, last, offsets, weights)
+    bad = _lists(lookup, own, piece)
+    return bad + 0 * places.size  # as above
+
+
+@inner
 def _rows(lookup, arrays, types, piece):
     """Look up the rows of a piece of one column."""
-    start, stop, out_row = int64_at(piece, 0), int64_at(piece, 1), int64_at(piece, 2)
+    stop = int64_at(piece, 1)
     ids, total = _column(int64_at(arrays, 0), types[1], 8, types)
     if total < 0:
         return NOT_PLAIN
     if lookup.op == SINGLE:
-        return _singles(lookup, ids, total, piece)
+        singles = (ids, total, piece)
+        return _folded_singles(lookup, *singles) if lookup.codes else _singles(lookup, *singles)
     offsets, bounds = _column(int64_at(arrays, 1), types[1], 8, types)
     weights, weighed = 0, total
     if lookup.op == BAG_WEIGHTED:
@@ -167,10 +232,8 @@ def _rows(lookup, arrays, types, piece):
         return NOT_PLAIN
     if stop >= bounds or weighed != total:
         return 1
-    bad = 0
-    for row in range(start, stop):
-        bad |= _list(lookup, (ids, total, offsets, weights), row, out_row + row - start)
-    return bad
+    source = (ids, total, offsets, weights)
+    return _folded_lists(lookup, source, piece) if lookup.codes else _lists(lookup, source, piece)
 
 
 def _entry_of(sources: int) -> Any:

@@ -106,7 +106,7 @@ def load(path: str | Path) -> Ranker:
 
 def _records(bundle: Bundle, name: str, placement: TablePlacement) -> TableRecords:
     entry = bundle.table_entry(name)
-    mapped = TableRecords(entry.format, entry.dim, bundle.table(name))
+    mapped = TableRecords(entry.format, entry.dim, bundle.table(name), bundle.fold(name))
     return mapped if placement == "map" else mapped.resident()
 
 

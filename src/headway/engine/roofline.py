@@ -136,8 +136,8 @@ def row_limit_ns(
     columns = _many(loaded, work, ids, rng)
     regions = []
     for name in work.features:
-        records = loaded.model.tables[_table(loaded, name)].records
-        drawn = _ids(columns[name])[:_IDS]
+        table = loaded.model.tables[_table(loaded, name)]
+        records, drawn = table.records, table.places(_ids(columns[name])[:_IDS])
         size = max(1, min(len(drawn), _AT_ONCE // len(work.features)))
         lists = [drawn[start : start + size] for start in range(0, len(drawn) - size + 1, size)]
         if lists:

@@ -302,6 +302,29 @@ def int64_at(_typing, _address, _index):
 
 
 @intrinsic
+def code_at(_typing, _address, _index, _size):
+    """Return element ``index`` of the unsigned numbers of 1, 2 or 4 bytes at ``address``."""
+
+    def generate(_context, builder, _signature, values):
+        address, index, size = values
+        place = builder.add(address, builder.mul(index, size))
+        found = cgutils.alloca_once_value(builder, _I64(-1))
+        done = builder.append_basic_block("found")
+        switch = builder.switch(size, done)
+        for width in (1, 2, 4):
+            case = builder.append_basic_block(f"code{width}")
+            switch.add_case(_I64(width), case)
+            with builder.goto_block(case):
+                code = load_at(builder, place, ir.IntType(8 * width))
+                builder.store(builder.zext(code, _I64), found)
+                builder.branch(done)
+        builder.position_at_end(done)
+        return builder.load(found)
+
+    return types.int64(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
 def store_float(_typing, _address, _index, _value):
     """Set element ``index`` of the float32 array at ``address``."""
 

@@ -6,15 +6,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headway.compress import CompileReport
+    from headway.compress import CompileReport, Report, optimize
     from headway.compress import compile_model as compile
     from headway.engine import Ranker, Ranking, load
 
 __version__ = "0.1.0"
-__all__ = ["CompileReport", "Ranker", "Ranking", "__version__", "compile", "load"]
+__all__ = [
+    "CompileReport",
+    "Ranker",
+    "Ranking",
+    "Report",
+    "__version__",
+    "compile",
+    "load",
+    "optimize",
+]
 _HOMES = {
     "CompileReport": ("headway.compress", "CompileReport"),
     "compile": ("headway.compress", "compile_model"),
+    "Report": ("headway.compress", "Report"),
+    "optimize": ("headway.cli.library", "optimize"),
     "Ranker": ("headway.engine", "Ranker"),
     "Ranking": ("headway.engine", "Ranking"),
     "load": ("headway.engine", "load"),

@@ -105,6 +105,20 @@ def optimize(
     schema: Annotated[
         Path | None, typer.Option("--schema", help="The ONNX model's schema, a YAML file.")
     ] = None,
+    passes: Annotated[
+        bool | None,
+        typer.Option(
+            "--passes/--no-passes",
+            help="Make the module itself smaller first; default: as the config says.",
+        ),
+    ] = None,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Measure what each pass brings; takes longer.")
+    ] = False,
+    sla: Annotated[
+        str | None,
+        typer.Option("--sla", help="What the chain's throughput is bounded by: p95=25ms."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train (or take a checkpoint), make it small and fast under the guard, write a bundle.
@@ -114,20 +128,20 @@ def optimize(
     model is compiled exactly, as by headway compile.
     """
     if onnx is not None or schema is not None:
-        given = [config, data, checkpoint]
-        if onnx is None or schema is None or any(v is not None for v in given) or allow_unproven:
+        given = [config, data, checkpoint, passes, sla, allow_unproven or None, chain or None]
+        if onnx is None or schema is None or any(v is not None for v in given):
             raise UsageError("--onnx goes with --schema, and with --out and --json only")
         return compile_(onnx, schema, out, "f32", json)
     if config is None:
         raise UsageError("headway optimize needs a CONFIG, or --onnx and --schema")
-    from headway.cli.optimizing import optimize_config
+    if sla is not None and not chain:
+        raise UsageError("--sla goes with --chain")
+    from headway.cli.optimizing import Wanted, optimize_config
 
-    terminal = Terminal(json=json)
+    target = parse_sla(sla or "p95=25ms") if chain else None
+    wanted = Wanted(checkpoint, allow_unproven, passes, target)
     folder = out or Path("out") / config.stem
-    code = optimize_config(
-        config, data, folder, checkpoint, terminal, allow_unproven=allow_unproven
-    )
-    raise typer.Exit(code)
+    raise typer.Exit(optimize_config(config, data, folder, wanted, Terminal(json=json)))
 
 
 @app.command(

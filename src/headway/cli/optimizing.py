@@ -2,73 +2,100 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from headway import __version__
-from headway.bundle import Provenance, read_bundle, write_bundle
+from headway.bundle import Provenance
 from headway.cli.config import Config, read_config
+from headway.cli.pages.chain import SIZE_HEAD, size_rows, speed_head, speed_note, speed_rows
 from headway.cli.pages.guard import guard_rows, slice_text
 from headway.cli.pages.optimize import build_optimize
 from headway.cli.pages.tables import figure_of, interval_of
-from headway.cli.results import GuardStep, OptimizeReport
+from headway.cli.results import GuardStep
 from headway.cli.terminal import Terminal, milliseconds, size
 from headway.cli.training import DATA_FINGERPRINT, train_config
-from headway.compress import Job, OptimizeResult, OptimizeSettings, optimize_model
-from headway.core import (
-    BundleError,
-    DataError,
-    MonotonicClock,
-    NotProvenError,
-    Plan,
-    unix_seconds,
+from headway.compress import (
+    STANDARD_PASSES,
+    Chain,
+    Job,
+    OptimizeResult,
+    OptimizeSettings,
+    Recipe,
+    Summary,
+    check_publishable,
+    check_sizes,
+    measure_chain,
+    optimize_model,
+    summarise,
 )
+from headway.compress import publish as write
+from headway.core import Clock, DataError, MonotonicClock, NotProvenError, Sla, unix_seconds
 from headway.data import Prepared, fingerprint, load_data
-from headway.engine import usable_cores
 from headway.models import RankingModel, load_checkpoint
 
-_BATCH_CANDIDATES = 512
-"""Small queries are put together up to this many candidates when they wait in line."""
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line said beside the config.
+
+    Attributes:
+        checkpoint: a trained model; None trains one.
+        allow_unproven: take and publish what is not proven to lose.
+        passes: False leaves the module as it is, True runs the config's passes, or the standard
+            ones where it names none; None does as the config says.
+        chain: what the chain's throughput is bounded by; None leaves the chain unmeasured.
+    """
+
+    checkpoint: Path | None = None
+    allow_unproven: bool = False
+    passes: bool | None = None
+    chain: Sla | None = None
 
 
 def optimize_config(
-    path: Path,
-    data: Path | None,
-    out: Path,
-    checkpoint: Path | None,
-    terminal: Terminal,
-    *,
-    allow_unproven: bool,
+    path: Path, data: Path | None, out: Path, wanted: Wanted, terminal: Terminal
 ) -> int:
     """Train or load, optimise, write the bundle; returns the exit code, 3 if not proven.
 
     A composition that the guard failed is never written, and one that it did not prove never
     replaces a bundle that passed, unless ``allow_unproven``.
     """
-    config, model, prepared = _model(path, data, out, checkpoint, terminal)
-    result = run_optimize(
-        Job(name=config.name, model=model, data=prepared, provenance=_provenance(config)),
-        config.optimize,
-        config.train.seed,
-        terminal,
-        allow_unproven=allow_unproven,
-    )
+    settings = with_passes(read_config(path, data).optimize, wanted.passes)
+    if wanted.chain is not None:
+        check_sizes(settings)
+    config, model, prepared = _model(path, data, out, wanted.checkpoint, terminal)
+    job = Job(name=config.name, model=model, data=prepared, provenance=_provenance(config))
+    tools = (np.random.default_rng(config.train.seed), MonotonicClock())
+    allow = wanted.allow_unproven
+    result = run_optimize(job, settings, tools, terminal, allow_unproven=allow)
+    chain = None
+    if wanted.chain is not None:
+        with terminal.step("measuring what each pass brings") as step:
+            chain = measure_chain(job, result.passes, settings, tools, step.told, sla=wanted.chain)
+    report = summarise(result, config.name, chain=chain)
     refused: NotProvenError | None = None
-    written = False
     try:
-        publish(result, out, config.name, terminal, allow_unproven=allow_unproven)
-        written = True
-        result.check(allow_unproven=allow_unproven)
+        publish(result, report, out, terminal, allow_unproven=allow)
+        report = msgspec.structs.replace(report, bundle=str(out))
+        result.check(allow_unproven=allow)
     except NotProvenError as error:
         refused = error
-    _show(summary(result, out, config.name), terminal, written=written)
+    show(report, terminal)
     if refused is not None:
         terminal.say(f"headway: {refused}")
         return refused.exit_code
     return 0
+
+
+def with_passes(settings: OptimizeSettings, passes: bool | None) -> OptimizeSettings:
+    """Return the settings with passes turned on or off, or as they are."""
+    if passes is None or (passes and settings.passes.passes):
+        return settings
+    return msgspec.structs.replace(settings, passes=STANDARD_PASSES if passes else Recipe())
 
 
 def optimize_into(
@@ -79,50 +106,44 @@ def optimize_into(
     Raises:
         NotProvenError: if the guard failed the result.
     """
-    result = run_optimize(job, settings, seed, terminal, allow_unproven=False)
-    publish(result, out, job.name, terminal, allow_unproven=True)
+    tools = (np.random.default_rng(seed), MonotonicClock())
+    result = run_optimize(job, settings, tools, terminal, allow_unproven=False)
+    publish(result, summarise(result, job.name), out, terminal, allow_unproven=True)
     return result
 
 
 def publish(
-    result: OptimizeResult, out: Path, name: str, terminal: Terminal, *, allow_unproven: bool
+    result: OptimizeResult,
+    report: Summary,
+    out: Path,
+    terminal: Terminal,
+    *,
+    allow_unproven: bool,
 ) -> None:
-    """Write the bundle, labelled with its verdict, unless it failed or is the lesser one.
+    """Write the bundle with its report, unless it failed or is the lesser one.
 
     Raises:
         NotProvenError: if the guard failed the result; or did not prove it while a bundle that
             passed stands at ``out``, and ``allow_unproven`` is not given.
     """
-    if result.guard.verdict == "fail":
-        result.check()
-    if result.guard.verdict == "not proven" and not allow_unproven and _passed(out):
-        raise NotProvenError(
-            f"the guard says {result.guard.verdict}: {result.guard.reason}; the bundle at "
-            f"{str(out)!r} passed and is kept, choose another path or give --allow-unproven "
-            "to replace it"
-        )
-    _write(result, out, name, terminal)
-
-
-def _passed(path: Path) -> bool:
-    try:
-        guard = read_bundle(path).manifest.guard
-    except BundleError:
-        return False
-    return guard is not None and guard.verdict == "pass"
+    check_publishable(result, out, allow_unproven=allow_unproven)
+    page = build_optimize(report)
+    with terminal.step(f"writing {out}"):
+        write(result, out, page)
 
 
 def run_optimize(
-    job: Job, settings: OptimizeSettings, seed: int, terminal: Terminal, *, allow_unproven: bool
+    job: Job,
+    settings: OptimizeSettings,
+    chance_and_time: tuple[np.random.Generator, Clock],
+    terminal: Terminal,
+    *,
+    allow_unproven: bool,
 ) -> OptimizeResult:
     """Optimise with a progress bar."""
     with terminal.step("optimising") as step:
         result = optimize_model(
-            job,
-            settings,
-            (np.random.default_rng(seed), MonotonicClock()),
-            lambda what, done, total: step.at(done, total, what),
-            allow_unproven=allow_unproven,
+            job, settings, chance_and_time, step.told, allow_unproven=allow_unproven
         )
     for warning in result.warnings:
         terminal.say(f"warning: {warning}")
@@ -137,27 +158,6 @@ def guard_steps(result: OptimizeResult) -> list[GuardStep]:
 def composition(result: OptimizeResult) -> str:
     """Return the name of the composition taken."""
     return next(choice.name for choice in result.choices if choice.chosen)
-
-
-def summary(result: OptimizeResult, out: Path, name: str) -> OptimizeReport:
-    """Return the result as it is printed."""
-    return OptimizeReport(
-        bundle=str(out),
-        name=name,
-        composition=composition(result),
-        guard=result.guard,
-        steps=guard_steps(result),
-        choices=list(result.choices),
-        latency_us={
-            name: {str(n): value for n, value in by_size.items()}
-            for name, by_size in result.latency_us.items()
-        },
-        original_bytes=result.original_bytes,
-        size_bytes=result.size_bytes,
-        equality=result.equality,
-        notes=list(result.notes),
-        warnings=list(result.warnings),
-    )
 
 
 def _model(
@@ -189,16 +189,8 @@ def _provenance(config: Config) -> Provenance:
     )
 
 
-def _write(result: OptimizeResult, out: Path, name: str, terminal: Terminal) -> None:
-    report = build_optimize(summary(result, out, name))
-    plan = Plan(workers=usable_cores(), batch_candidates=_BATCH_CANDIDATES)
-    parts = replace(result.parts, plan=plan, report_html=report)
-    with terminal.step(f"writing {out}"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_bundle(out, parts, overwrite=True)
-
-
-def _show(report: OptimizeReport, terminal: Terminal, *, written: bool) -> None:
+def show(report: Summary, terminal: Terminal) -> None:
+    """Print the result, as tables or as one JSON object."""
     guard = report.guard
     sizes = list(next(iter(report.latency_us.values())))
     terminal.table(
@@ -209,8 +201,10 @@ def _show(report: OptimizeReport, terminal: Terminal, *, written: bool) -> None:
             for name, by_size in report.latency_us.items()
         ],
     )
+    if report.chain is not None:
+        _show_chain(report.chain, terminal)
     terminal.table(
-        f"{report.name} -> {report.bundle}",
+        f"{report.name} -> {report.bundle or 'not written'}",
         ("", "original", "optimized"),
         [
             ("taken", "", report.composition),
@@ -227,6 +221,12 @@ def _show(report: OptimizeReport, terminal: Terminal, *, written: bool) -> None:
     )
     if guard.rows_to_decide is not None:
         terminal.result(f"about {guard.rows_to_decide:,} rows would decide")
-    if written:
+    if report.bundle is not None:
         terminal.result(f"report: {report.bundle}/report.html")
     terminal.object(report)
+
+
+def _show_chain(chain: Chain, terminal: Terminal) -> None:
+    terminal.table("what each pass brings, all up to it together", SIZE_HEAD, size_rows(chain))
+    terminal.table("latency on one core, ms", speed_head(chain), speed_rows(chain))
+    terminal.result(speed_note(chain))

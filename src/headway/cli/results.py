@@ -53,23 +53,6 @@ class GuardStep(msgspec.Struct, frozen=True, kw_only=True):
     claim: bool
 
 
-class OptimizeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``headway optimize`` did; latencies are medians in microseconds, by query size."""
-
-    bundle: str
-    name: str
-    composition: str
-    guard: GuardEntry
-    steps: list[GuardStep]
-    choices: list[Choice]
-    latency_us: dict[str, dict[str, float]]
-    original_bytes: int
-    size_bytes: int
-    equality: float
-    notes: list[str]
-    warnings: list[str]
-
-
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """What ``headway bench`` found.
 

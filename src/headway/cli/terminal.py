@@ -111,6 +111,10 @@ class Step:
         if self._progress is not None:
             self._progress.update(self._task, completed=done, total=total, note=note)
 
+    def told(self, what: str, done: int, total: int) -> None:
+        """Say what begins and how many parts are done, as ``compress.Progress``."""
+        self.at(done, total, what)
+
     def note(self, text: str) -> None:
         """Show a word beside the bar."""
         if self._progress is not None:

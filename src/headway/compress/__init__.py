@@ -1,6 +1,7 @@
 """Passes that make a model small and fast, and the guard that watches over them."""
 
-from headway.compress.chain import CHAIN_STAGES, Chain, Link, Times, measure_chain
+from headway.compress.api import STANDARD_PASSES, Report, optimize
+from headway.compress.chain import CHAIN_STAGES, Chain, Link, Times, check_sizes, measure_chain
 from headway.compress.compile import COMPILE_STAGES, CompileReport, Precision, compile_model
 from headway.compress.guard import (
     Evidence,
@@ -31,6 +32,7 @@ from headway.compress.passes import (
     run_pass,
 )
 from headway.compress.pipeline import STAGES, optimize_model
+from headway.compress.publish import check_publishable, has_passed, publish
 from headway.compress.quantize import (
     Range,
     activations,
@@ -39,6 +41,7 @@ from headway.compress.quantize import (
     quantize_dense_dynamic,
 )
 from headway.compress.quantize_tables import quantize_tables
+from headway.compress.report import PassSummary, Summary, summarise
 from headway.compress.rows import sample_queries, score_dataset
 from headway.compress.sensitivity import Sensitivity, sensitivity
 from headway.compress.settings import OptimizeSettings
@@ -49,6 +52,7 @@ __all__ = [
     "COMPILE_STAGES",
     "GRAPH_PROFILE",
     "STAGES",
+    "STANDARD_PASSES",
     "Chain",
     "CompileReport",
     "DistilSettings",
@@ -61,20 +65,25 @@ __all__ = [
     "Material",
     "OptimizeResult",
     "OptimizeSettings",
+    "PassSummary",
     "Precision",
     "Progress",
     "PruneSettings",
     "Pruned",
     "Range",
     "Recipe",
+    "Report",
     "Sensitivity",
     "Splits",
     "Stage",
     "Step",
+    "Summary",
     "Teacher",
     "Times",
     "Units",
     "activations",
+    "check_publishable",
+    "check_sizes",
     "compile_model",
     "cut",
     "distil",
@@ -82,11 +91,14 @@ __all__ = [
     "find_units",
     "first_stage",
     "fit_range",
+    "has_passed",
     "judge",
     "lighten",
     "measure_chain",
+    "optimize",
     "optimize_model",
     "prune",
+    "publish",
     "quantize_dense",
     "quantize_dense_dynamic",
     "quantize_tables",
@@ -94,5 +106,6 @@ __all__ = [
     "sample_queries",
     "score_dataset",
     "sensitivity",
+    "summarise",
     "worst",
 ]

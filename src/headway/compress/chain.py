@@ -20,7 +20,7 @@ from headway.compress.rows import sample_rows
 from headway.compress.settings import OptimizeSettings
 from headway.compress.throughput import simulate_lbt
 from headway.compress.verdict import Judge
-from headway.core import Clock, Schema, Sla, Sparse
+from headway.core import Clock, Schema, Sla, Sparse, UsageError
 from headway.engine import Samples
 from headway.engine.torch_eager import TorchRunner
 from headway.models import count_cost, predict
@@ -123,6 +123,19 @@ class _Prefix:
     eager: str
 
 
+def check_sizes(settings: OptimizeSettings) -> None:
+    """Accept settings whose query sizes throughput can be simulated from.
+
+    Raises:
+        UsageError: if there is but one.
+    """
+    if len(set(settings.sizes)) < 2:
+        raise UsageError(
+            "the chain's throughput is simulated from the latency of two query sizes or more, "
+            f"optimize.sizes is {settings.sizes}; name another, or leave the chain out"
+        )
+
+
 def measure_chain(
     job: Job,
     stages: Sequence[Stage],
@@ -151,7 +164,9 @@ def measure_chain(
     Raises:
         CaptureError: if a model cannot be captured, or its towers do not equal it.
         DataError: if the data cannot judge.
+        UsageError: if the settings name one query size only.
     """
+    check_sizes(settings)
     rng, _ = chance_and_time
     tell = _teller(progress)
     tell()

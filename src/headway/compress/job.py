@@ -31,8 +31,8 @@ class Splits(Protocol):
         ...
 
     @property
-    def transforms(self) -> _ToJson:
-        """Raw features to encoded ones; they go into the bundle."""
+    def transforms(self) -> _ToJson | None:
+        """Raw features to encoded ones, for the bundle; None where callers encode."""
         ...
 
     @property

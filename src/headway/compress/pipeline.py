@@ -15,6 +15,7 @@ from headway.compress.choose import Scored, measure, rank, try_compositions
 from headway.compress.composition import Composition
 from headway.compress.job import Job, OptimizeResult, Progress
 from headway.compress.passes import Material, Stage, first_stage, run_pass
+from headway.compress.passes.recipe import Told
 from headway.compress.proof import record_golden
 from headway.compress.rows import sample_rows
 from headway.compress.settings import OptimizeSettings
@@ -28,11 +29,12 @@ if find_spec("torch") is None:
 import torch
 
 from headway.engine.torch_eager import TorchRunner
-from headway.models import predict
+from headway.models import TrainProgress, predict
 
+PASSES_STAGE = "making the model smaller"
 STAGES = (
     "scoring the original",
-    "making the model smaller",
+    PASSES_STAGE,
     "capturing the model",
     "composing",
     "proving the f32 towers equal to the model",
@@ -65,7 +67,7 @@ def optimize_model(
         settings: what to try and how to choose.
         chance_and_time: source of golden queries, drawn rows and the bootstrap; and what
             latency is measured with.
-        progress: called before each stage.
+        progress: called before each stage, and again for each pass and batch of its training.
         allow_unproven: take the fastest composition that was not proven to lose, even if a
             slower one would pass.
 
@@ -85,7 +87,7 @@ def optimize_model(
     warnings = data_warnings(data.train, data.choose, data.test, data.valid)
     warnings += score_warnings(test.rows, test.raw)
     tell()
-    passes = _run_passes(job, settings, chance_and_time)
+    passes = _run_passes(job, settings, chance_and_time, _pass_teller(progress))
     stages = {"": first_stage(job.model, data.schema)}
     stages |= {"+".join(settings.passes.passes): stage for stage in passes[-1:]}
     own = {name: predict(stage.model, choose.rows) for name, stage in stages.items()}
@@ -141,8 +143,26 @@ def _scored(model: torch.nn.Module, rows: Dataset) -> Scored:
     return Scored(rows, predict(model, rows))
 
 
+def _pass_teller(progress: Progress | None) -> Told | None:
+    """Return what names the pass that runs, and where its training stands."""
+    if progress is None:
+        return None
+    done = STAGES.index(PASSES_STAGE)
+
+    def told(name: str, at: TrainProgress | None) -> None:
+        text = f"{PASSES_STAGE}: {name}"
+        if at is not None:
+            text += f", epoch {at.epoch} of {at.epochs}, batch {at.batch} of {at.batches}"
+        progress(text, done, len(STAGES))
+
+    return told
+
+
 def _run_passes(
-    job: Job, settings: OptimizeSettings, chance_and_time: tuple[np.random.Generator, Clock]
+    job: Job,
+    settings: OptimizeSettings,
+    chance_and_time: tuple[np.random.Generator, Clock],
+    told: Told | None,
 ) -> list[Stage]:
     """Return what each pass leaves, in order."""
     recipe = settings.passes
@@ -151,7 +171,7 @@ def _run_passes(
     material = Material.of(job.model, job.data.train, job.data.valid)
     stages = [first_stage(job.model, job.data.schema)]
     for name in recipe.passes:
-        stages.append(run_pass(stages[-1], name, recipe, material, chance_and_time))
+        stages.append(run_pass(stages[-1], name, recipe, material, chance_and_time, told))
     return stages[1:]
 
 
@@ -163,6 +183,7 @@ def _parts(
     said: tuple[GuardEntry, tuple[Choice, ...]],
 ) -> BundleParts:
     guard, choices = said
+    transforms = job.data.transforms
     return BundleParts(
         name=job.name,
         schema=composition.model.schema,
@@ -172,7 +193,7 @@ def _parts(
         golden=golden,
         golden_tolerance=tolerance,
         provenance=job.provenance,
-        transforms_json=job.data.transforms.to_json(),
+        transforms_json=None if transforms is None else transforms.to_json(),
         guard=guard,
         choices=choices,
         engines=composition.engines,

@@ -130,12 +130,19 @@ def guard_interval(
         axes.plot(delta, i, "o", color=COLOURS[1], ms=5)
     axes.axvline(-margin, color=COLOURS[0], ls="--", lw=1, label=f"margin {-margin:g}")
     axes.axvline(0, color="#333333", lw=0.8)
-    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set_yticks(range(len(rows)), [folded(name) for name, *_ in rows])
+    axes.locator_params(axis="x", nbins=5)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.invert_yaxis()
-    axes.set_xlabel("AUC minus the baseline's AUC, paired, with interval")
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel("AUC minus the baseline's, paired, with interval")
+    # Above the plot, where no interval can lie under it.
+    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1))
     return finish(figure, title)
+
+
+def folded(name: str) -> str:
+    """Return the name of a composition in two lines where it is of a smaller model."""
+    return name.replace(", tables", ",\ntables")
 
 
 def draw(width: float, height: float) -> tuple[Figure, Axes]:

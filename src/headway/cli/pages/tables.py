@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from headway.bundle import Choice, GuardEntry
 from headway.cli.pages.html import table
-from headway.cli.results import GuardStep
 from headway.cli.terminal import milliseconds, size
+
+
+class Judged(Protocol):
+    """Something with a verdict."""
+
+    @property
+    def name(self) -> str:
+        """What was judged."""
+        ...
+
+    @property
+    def guard(self) -> GuardEntry:
+        """The verdict."""
+        ...
+
+
+class Claimed(Judged, Protocol):
+    """A verdict that was sought to publish something, or for information only."""
+
+    @property
+    def claim(self) -> bool:
+        """Whether it was to be published."""
+        ...
 
 
 def figure_of(value: float | None, form: str) -> str:
@@ -21,8 +44,8 @@ def interval_of(guard: GuardEntry) -> str:
     return f"[{figure_of(low, '+.5f')}, {figure_of(high, '+.5f')}]"
 
 
-def auc_rows(steps: Sequence[GuardStep]) -> list[tuple[str, float, float, float]]:
-    """Return name, AUC difference and its bounds of the steps that have them, to be drawn."""
+def auc_rows(steps: Sequence[Judged]) -> list[tuple[str, float, float, float]]:
+    """Return name, AUC difference and its bounds of what has them, to be drawn."""
     return [
         (s.name, s.guard.delta_auc, s.guard.delta_auc_low, s.guard.delta_auc_high)
         for s in steps
@@ -32,7 +55,7 @@ def auc_rows(steps: Sequence[GuardStep]) -> list[tuple[str, float, float, float]
     ]
 
 
-def quality_table(steps: Sequence[GuardStep]) -> str:
+def quality_table(steps: Sequence[Claimed]) -> str:
     """Return the guard's words on each composition that was judged or looked at."""
     head = (
         "composition",

@@ -172,7 +172,7 @@ def test_a_zoo_model_without_units_equals_itself_with_their_weights_at_zero(name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(LIBRARY)[::2])
+@pytest.mark.parametrize("name", sorted(LIBRARY)[::5])
 def test_a_library_model_loses_units_where_its_code_lets_it(name: str) -> None:
     model, schema = LIBRARY[name]()
     units, _ = removable(model, schema, find_units(model, schema))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar, cast
 
 import msgspec
@@ -51,11 +52,19 @@ def cut(
 
 
 def take_out(
-    model: Module, schema: Schema, units: Units, kept: NDArray[np.bool_]
+    model: Module,
+    schema: Schema,
+    units: Units,
+    kept: NDArray[np.bool_],
+    *,
+    shared: bool = False,
 ) -> tuple[Module, Schema, Kept]:
-    """Return as ``cut``, unchecked."""
+    """Return as ``cut``, unchecked.
+
+    With ``shared`` the copy holds the very tensors that lose nothing, which is enough to try it.
+    """
     left = positions_left(model, units, kept)
-    smaller = copy.deepcopy(model)
+    smaller = _copied(model, left) if shared else copy.deepcopy(model)
     replace_parameters(smaller, taken_from(state_of(smaller), left))
     small_schema = with_dims(schema, smaller, units, left)
     return smaller, small_schema, left
@@ -118,7 +127,7 @@ def difference(
         smaller one cannot be called.
     """
     features = draw_features(schema, _ROWS, np.random.default_rng(0))
-    masked = copy.deepcopy(model).eval()
+    masked = _copied(model, positions_left(model, units, kept)).eval()
     with torch.no_grad():
         named = state_of(masked)
         for site in units.sites:
@@ -140,25 +149,36 @@ def difference(
 def removable(model: nn.Module, schema: Schema, units: Units) -> tuple[Units, list[str]]:
     """Return the units that the model's code can do without, and why others stay.
 
-    One unit of each site is taken out for trial: code that names a width in numbers fails then,
-    or computes something else.
+    One unit is taken out of all sites for trial, and if that fails, of each alone: code that names
+    a width in numbers fails then, or computes something else.
     """
-    good: list[Site] = []
-    notes: list[str] = []
-    for site in units.sites:
-        kept = np.ones(units.count, np.bool_)
+    sites = [site for site in units.sites if len(site) > 1]
+    if _can_do_without(model, schema, units, sites):
+        return replace(units, sites=tuple(sites)), []
+    good = [site for site in sites if _can_do_without(model, schema, units, [site])]
+    notes = [
+        f"{site.name!r} stays as wide as it is: the model's code depends on its width; "
+        "let forward take widths from parameters, not from numbers"
+        for site in sites
+        if site not in good
+    ]
+    return replace(units, sites=tuple(good)), notes
+
+
+def _can_do_without(model: nn.Module, schema: Schema, units: Units, sites: Sequence[Site]) -> bool:
+    """Try the model without one unit of each site."""
+    kept = np.ones(units.count, np.bool_)
+    for site in sites:
         kept[site.ids[-1]] = False
-        if len(site) < 2:
-            continue
-        smaller, _, _ = take_out(model, schema, units, kept)
-        if difference(model, schema, smaller, units, kept) <= _CLOSE:
-            good.append(site)
-        else:
-            notes.append(
-                f"{site.name!r} stays as wide as it is: the model's code depends on its width; "
-                "let forward take widths from parameters, not from numbers"
-            )
-    return Units(tuple(good), units.products, units.tables), notes
+    smaller, _, _ = take_out(model, schema, units, kept, shared=True)
+    return difference(model, schema, smaller, units, kept) <= _CLOSE
+
+
+def _copied(model: Module, left: Kept) -> Module:
+    """Return a copy with tensors of its own only where positions are lost: tables are large."""
+    touched = {name for name, _ in left}
+    memo = {id(t): t for name, t in state_of(model).items() if name not in touched}
+    return copy.deepcopy(model, memo)
 
 
 def positions_left(

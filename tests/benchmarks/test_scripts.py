@@ -20,8 +20,15 @@ def test_a_script_has_a_short_way_keeps_its_figures_and_names_its_targets(path: 
     text = path.read_text()
     assert '"--quick"' in text
     assert '"--json"' in text
-    assert "TARGET" in text
+    shown = text + "".join(other.read_text() for other in _imported(text))
+    assert "TARGET" in shown
     assert ast.get_docstring(ast.parse(text))
+
+
+def _imported(text: str) -> list[Path]:
+    """Return the modules beside a script that it imports from."""
+    names = [node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    return [path for name in names if (path := FOLDER / f"{name}.py").exists()]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

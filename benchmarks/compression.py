@@ -47,7 +47,7 @@ from headway.compress.choose import Scored
 from headway.compress.composition import Composition, build_compositions
 from headway.compress.lowering import lower_explained
 from headway.compress.verdict import Judge
-from headway.core import MonotonicClock, Schema, concat_columns
+from headway.core import MonotonicClock, Runner, Schema, concat_columns
 from headway.data import Dataset
 from headway.engine import compare_latency, machine_facts
 from headway.engine.torch_eager import TorchRunner
@@ -147,7 +147,7 @@ def ablation(
     ways = ways_of(first, world, material, known)
     settings = settings_of(world, args)
     compositions = compositions_of(ways, world, settings)
-    runners = {"original": TorchRunner(model, world.data.schema)}
+    runners: dict[str, Runner] = {"original": TorchRunner(model, world.data.schema)}
     runners |= {name: c.model.runner() for name, c in compositions.items()}
     queries = queries_from(world.data.choose)
     tasks = len(world.data.schema.tasks)
@@ -198,14 +198,15 @@ def ratios_of(samples: Mapping[str, Mapping[int, Any]], name: str) -> dict[str, 
     }
 
 
-def grown(stage: Stage, full: Schema, seed: int) -> tuple[nn.Module, Schema]:
+def grown(stage: Stage, full: Schema, seed: int) -> tuple[RankingModel, Schema]:
     """Return a model with tables as long as in ``full``, their rows drawn from those it has."""
     model = copy.deepcopy(stage.model)
+    assert isinstance(model, RankingModel)
     rng = np.random.default_rng(seed)
     rows = {table.name: table.rows for table in full.tables}
     dims = {table.name: table.dim for table in stage.schema.tables}
     for table in stage.schema.tables:
-        held = model.table(table.name)  # type: ignore[operator]
+        held = model.table(table.name)
         drawn = torch.from_numpy(rng.integers(0, table.rows, rows[table.name]))
         held.weight = nn.Parameter(held.weight.detach()[drawn])
         held.num_embeddings = len(drawn)
@@ -235,7 +236,8 @@ def full_size(original: Stage, final: Stage, world: World, args: argparse.Namesp
     lowered, _ = lower_explained(after, after_schema)
     found = build_compositions(lowered, after_schema, settings, calibration)
     best = min((c for c in found if c.tables == "int8"), key=lambda c: c.dense_us)
-    runners = {"original": TorchRunner(before, before_schema), "all": best.model.runner()}
+    eager: Runner = TorchRunner(before, before_schema)
+    runners = {"original": eager, "all": best.model.runner()}
     tasks = len(full.tasks)
     samples = compare_latency(runners, sizes, MonotonicClock(), args.seconds, tasks=tasks)
     return {

@@ -56,10 +56,11 @@ def test_a_model_with_longer_tables_scores_known_rows_of_them_as_before() -> Non
     grown, schema = compression.grown(stage, longer, seed=0)
     assert schema == longer
     for table in SCHEMA.tables:
-        own, new = model.table(table.name).weight, grown.table(table.name).weight  # type: ignore[operator]
+        own, new = model.table(table.name).weight, grown.table(table.name).weight
         assert len(new) == table.rows * 7
         assert {tuple(row) for row in new.tolist()} <= {tuple(row) for row in own.tolist()}
-    assert torch.equal(model.deep[0].weight, grown.get_parameter("deep.0.weight"))  # type: ignore[index]
+    first = "deep.0.weight"
+    assert torch.equal(model.get_parameter(first), grown.get_parameter(first))
     rows = make_dataset(20, 2)
     assert predict(grown, rows).shape == predict(model, rows).shape
 

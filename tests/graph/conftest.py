@@ -113,6 +113,10 @@ def run_towers(
         n: np.asarray(t.numpy() if isinstance(t, torch.Tensor) else t)
         for n, t in parts.tables.items()
     }
+    if isinstance(parts, Partition):
+        tables |= {n: tables[n][places.numpy()] for n, places in parts.places.items()}
+    else:
+        tables |= {n: tables[n][f.records(np.arange(f.ids))] for n, f in parts.folds.items()}
     extra: dict[str, Array] = {
         "row_to_query": np.repeat(np.arange(len(queries)), [q.size for q in queries])
     }

@@ -76,7 +76,7 @@ class Composition:
     def size_bytes(self) -> int:
         """Bytes of tables and towers."""
         towers = [t for t in (self.query_tower, self.candidate_tower) if t is not None]
-        tables = sum(part.records.nbytes for part in self.table_parts.values())
+        tables = sum(part.size_bytes for part in self.table_parts.values())
         return tables + sum(len(tower.content) for tower in towers)
 
 
@@ -130,10 +130,12 @@ def _tables(
     asked = settings.tables if lowered.tables else ()
     formats: Sequence[TableFormat] = ["f32", *(f for f in asked if f != "int4-mixed")]
     parts: dict[TableChoice, dict[str, TablePart]] = {
-        f: quantize_tables(lowered.tables, f) for f in dict.fromkeys(formats)
+        f: quantize_tables(lowered.tables, f, lowered.folds) for f in dict.fromkeys(formats)
     }
     if "int4-mixed" in asked:
-        fine, coarse = (parts.get(f) or quantize_tables(lowered.tables, f) for f in _MIXED)
+        fine, coarse = (
+            parts.get(f) or quantize_tables(lowered.tables, f, lowered.folds) for f in _MIXED
+        )
         swap = Swap(lowered, as_records(parts["f32"], schema), calibration)
         mixed = mix_tables(fine, coarse, swap, settings.error_limit)
         if all(_formats(mixed) != _formats(other) for other in parts.values()):

@@ -52,7 +52,7 @@ def sensitivity(lowered: Lowered, rows: Dataset) -> tuple[Sensitivity, ...]:
     Raises:
         UsageError: naming a table that holds NaN or infinity.
     """
-    tables = as_records(quantize_tables(lowered.tables, "f32"), rows.schema)
+    tables = as_records(quantize_tables(lowered.tables, "f32", lowered.folds), rows.schema)
     swap = Swap(lowered, tables, rows)
     found = [*_tables(lowered, swap), *_products(lowered, swap)]
     return tuple(sorted(found, key=lambda one: -one.error))
@@ -61,7 +61,7 @@ def sensitivity(lowered: Lowered, rows: Dataset) -> tuple[Sensitivity, ...]:
 def _tables(lowered: Lowered, swap: Swap) -> list[Sensitivity]:
     found = []
     for table_format in _FORMATS:
-        parts = quantize_tables(lowered.tables, table_format)
+        parts = quantize_tables(lowered.tables, table_format, lowered.folds)
         for name, records in as_records(parts, swap.rows.schema).items():
             if records.format == table_format:
                 error, numbers = swap.change({name: records}), lowered.tables[name].size

@@ -22,9 +22,9 @@ from headway.graph.rewrites import ALL, Rewrite
 
 __all__ = [
     "ALL",
-    "Captured",
     "GRU",
     "NOISE",
+    "Captured",
     "Explanation",
     "Imported",
     "Lowered",

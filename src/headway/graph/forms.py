@@ -16,13 +16,6 @@ Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ids:
-    """An id tensor of a feature; only a lookup may take it."""
-
-    part: Part
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Constant:
     """The same for all rows and queries.
 
@@ -33,6 +26,19 @@ class Constant:
 
     value: Tensor
     name: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ids:
+    """An id tensor of a feature; only a lookup may take it.
+
+    Attributes:
+        part: the input it came in as.
+        places: the map it went through, from ids to rows of a parameter; None if through none.
+    """
+
+    part: Part
+    places: Constant | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

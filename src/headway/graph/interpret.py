@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,8 +28,8 @@ from headway.graph.forms import (
     widest,
 )
 from headway.graph.layout import LOOKUP, Tower, finish
-from headway.graph.lookups import BAGS, check_all_used, check_bag
-from headway.graph.nodes import aten, value_of, where
+from headway.graph.lookups import BAGS, check_all_used, check_bag, check_shape, mapped
+from headway.graph.nodes import CASTS, PICKS, aten, value_of, where
 from headway.graph.parts import alone
 from headway.graph.rewrites import Rewrite
 from headway.graph.rules import BROADCASTS, RULES
@@ -42,6 +43,7 @@ class Result:
     query: Tower | None
     candidate: Tower
     tables: dict[str, Tensor]
+    places: dict[str, Tensor]
     notes: tuple[str, ...]
     decisions: dict[str, Decision]
 
@@ -54,7 +56,7 @@ class Interpreter:
     ) -> None:
         self.captured = captured
         self.graph = captured.module.graph
-        self.tables: dict[str, Constant] = {}
+        self.tables: dict[str, tuple[Constant, Constant | None]] = {}
         rows, index = _row_context(captured)
         self.towers = Towers(rows, index, per_query=per_query, rewrites=rewrites)
         self.decisions: dict[str, Decision] = {}
@@ -79,15 +81,19 @@ class Interpreter:
         if node.op == "get_attr":
             value = cast("Tensor", value_of(self.captured.module, node))
             return Constant(value, self.captured.names.get(str(node.target), ""))
+        return self._of_ids(node) or self._operation(node)
+
+    def _of_ids(self, node: fx.Node) -> Form | None:
+        """Return what becomes of ids, or of what was looked up; None for all other operations."""
         if node.target is aten.embedding.default or node.target in BAGS:
-            form = self._lookup(node)
-            if form is not None:
-                return form
+            return self._lookup(node)
+        if node.target in (*PICKS, *CASTS):
+            return mapped(node, self.towers.forms)
         if node.target is operator.getitem:
             bag = cast("fx.Node", node.args[0])
             if bag.target in BAGS and isinstance(self.towers.forms[bag], Terms):
                 return self._pooled(bag, node)
-        return self._operation(node)
+        return None
 
     def _pooled(self, bag: fx.Node, node: fx.Node) -> Form:
         """Take the vectors out of what embedding_bag returns."""
@@ -179,7 +185,7 @@ class Interpreter:
                 "a feature of the schema as it comes in, and compute ids in the transforms"
             )
         feature = cast("IdFeature", ids.part.feature)
-        self._bind(feature, weight, name, node)
+        self._bind(feature, weight, ids.places, node)
         pooled = node.target in BAGS
         if pooled:
             check_bag(node, feature, forms[2], name)
@@ -192,21 +198,18 @@ class Interpreter:
         value = node.meta["val"][0] if pooled else node.meta["val"]
         return self._input(feature.scope, kind + feature.name, value)
 
-    def _bind(self, feature: IdFeature, weight: Constant, name: str, node: fx.Node) -> None:
+    def _bind(
+        self, feature: IdFeature, weight: Constant, places: Constant | None, node: fx.Node
+    ) -> None:
+        """Take a parameter, and the map into it if there is one, for a table of the schema."""
         table = self.captured.schema.table(feature.table)
-        value = weight.value
-        if tuple(value.shape) != (table.rows, table.dim):
+        check_shape(table, weight, places, feature.name, where(node))
+        known = self.tables.setdefault(table.name, (weight, places))
+        if _addresses(known) != _addresses((weight, places)):
             raise CaptureError(
-                f"feature {feature.name!r} is looked up in {name!r} of shape {list(value.shape)}"
-                f"{where(node)}, but its table {table.name!r} is [{table.rows}, {table.dim}]; "
-                "make the two agree"
-            )
-        known = self.tables.setdefault(table.name, weight)
-        if known.value.data_ptr() != value.data_ptr():
-            raise CaptureError(
-                f"feature {feature.name!r} is looked up in {name!r}{where(node)}, but its table "
-                f"{table.name!r} is {known.name!r} already; give the schema one table (and one "
-                "feature) per parameter"
+                f"feature {feature.name!r} is looked up in {weight.name!r}{where(node)}, but its "
+                f"table {table.name!r} is {known[0].name!r} already; give the schema one table "
+                "(and one feature) per parameter, and one map"
             )
 
     def _finish(self, result: Form) -> Result:
@@ -231,9 +234,14 @@ class Interpreter:
             towers.query.close([made for made, _ in crossing])
             names = tuple(f"hidden.{i}" for i in range(len(crossing)))
             query = finish(towers.query, names, looked_up)
-        tables = {name: form.value for name, form in self.tables.items()}
+        tables = {name: weight.value for name, (weight, _) in self.tables.items()}
+        places = {n: p.value for n, (_, p) in self.tables.items() if p is not None}
         notes = (*towers.notes, *(f"ignored: {text}" for text in self.captured.warnings))
-        return Result(query, candidate, tables, notes, self.decisions)
+        return Result(query, candidate, tables, places, notes, self.decisions)
+
+
+def _addresses(forms: Iterable[Constant | None]) -> list[int]:
+    return [0 if form is None else form.value.data_ptr() for form in forms]
 
 
 def _scope_name(form: Form) -> str:

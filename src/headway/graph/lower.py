@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from headway.bundle import Lookup
+from headway.bundle import Fold, Lookup
 from headway.graph.layout import Tower
 from headway.graph.onnx_export import export_onnx
 from headway.graph.onnx_rules import write_onnx
@@ -34,14 +34,16 @@ class Lowered:
     Attributes:
         query_tower: None if nothing depends on the query alone.
         candidate_tower: gives the raw outputs.
-        tables: float32 ``[rows, dim]`` by schema table; views of the model's parameters.
+        tables: float32 ``[records, dim]`` by schema table; views of the model's parameters.
         notes: what was hoisted, what stopped and what the model ignores, as sentences.
+        folds: for tables whose ids share records, which one each id has.
     """
 
     query_tower: TowerGraph | None
     candidate_tower: TowerGraph
     tables: dict[str, NDArray[np.float32]]
     notes: tuple[str, ...]
+    folds: dict[str, Fold] = field(default_factory=dict)
 
 
 def lower(partition: Partition) -> Lowered:
@@ -55,7 +57,9 @@ def lower(partition: Partition) -> Lowered:
         name: np.ascontiguousarray(table.detach().cpu().float().numpy())
         for name, table in partition.tables.items()
     }
-    return Lowered(query, _tower(partition.candidate, "candidate"), tables, partition.notes)
+    folds = {name: Fold.of(places.long().numpy()) for name, places in partition.places.items()}
+    candidate = _tower(partition.candidate, "candidate")
+    return Lowered(query, candidate, tables, partition.notes, folds)
 
 
 def _tower(tower: Tower, scope: str) -> TowerGraph:

@@ -32,6 +32,8 @@ RESHAPES = (
     aten.squeeze.dim,
     aten.squeeze.dims,
 )
+PICKS = (aten.index.Tensor, aten.index_select.default, aten.take.default)
+"""Operations that may look ids up in a map."""
 CHECKS = re.compile(r"assert|sym_constrain")
 _PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 

@@ -33,6 +33,7 @@ class Partition:
         notes: what was hoisted, what stopped and what the model ignores, as sentences.
         decisions: what became of each captured node, by its name.
         rewrites: those that were allowed.
+        places: for tables whose ids share rows of the parameter, the row of each id.
     """
 
     query: Tower | None
@@ -42,6 +43,7 @@ class Partition:
     notes: tuple[str, ...]
     decisions: dict[str, Decision] = field(default_factory=dict)
     rewrites: frozenset[Rewrite] = ALL
+    places: dict[str, Tensor] = field(default_factory=dict)
 
 
 def partition(captured: Captured, rewrites: frozenset[Rewrite] = ALL) -> Partition:
@@ -76,6 +78,7 @@ def partition(captured: Captured, rewrites: frozenset[Rewrite] = ALL) -> Partiti
         result.notes,
         result.decisions,
         rewrites,
+        result.places,
     )
 
 

@@ -190,6 +190,19 @@ def _lookup(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return reshaped(node, found)
 
 
+def _mapped(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """Look ids up in a map of one axis first, and change the shape after."""
+    numbers = value_of(module, node.args[0])
+    (ids,) = cast("Sequence[fx.Node | None]", node.args[1])[:1]
+    if numbers is None or numbers.dim() != 1 or ids is None or node.meta["val"].is_floating_point():
+        return None
+    if ids.target is not aten.reshape.default:
+        return None
+    found = emit(module.graph, aten.index.Tensor, node.args[0], [ids.args[0]])
+    found.meta = {**node.meta, "val": found.meta["val"]}
+    return reshaped(node, found)
+
+
 def _expand(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """Name only the dims that change, so that the number of rows is not asked for."""
     source = cast("fx.Node", node.args[0])
@@ -249,5 +262,6 @@ _RULES: dict[Any, _Rule] = {
     aten.addmm.default: products.added_product,
     aten.expand.default: _expand,
     aten.embedding.default: _lookup,
+    aten.index.Tensor: _mapped,
     operator.getitem: _batch_norm,
 }

@@ -15,6 +15,7 @@ from headway.models.dcn_v2 import DcnV2Settings
 from headway.models.dien import DienSettings
 from headway.models.din import DinSettings
 from headway.models.dlrm import DlrmSettings
+from headway.models.folded import FoldedBag, FoldedEmbedding, fold_module
 from headway.models.layers import RankingModel
 from headway.models.mt_wide_deep import MtWideDeepSettings
 from headway.models.ncf import NcfSettings
@@ -52,6 +53,8 @@ __all__ = [
     "DinSettings",
     "DlrmSettings",
     "Epoch",
+    "FoldedBag",
+    "FoldedEmbedding",
     "Kind",
     "ModelSettings",
     "MtWideDeepSettings",
@@ -71,6 +74,7 @@ __all__ = [
     "build_model",
     "count_cost",
     "draw_features",
+    "fold_module",
     "load_checkpoint",
     "operator_shares",
     "predict",

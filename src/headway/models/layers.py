@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name all of torch uses
 
 from headway.core import Bag, Dense, Feature, IdFeature, Pooling, Schema, Scope
+from headway.models.folded import rows_of
 
 FeatureTensors = Mapping[str, Tensor | tuple[Tensor, Tensor]]
 """What ``forward`` takes: ``core.model_inputs`` as tensors."""
@@ -36,7 +37,8 @@ class RankingModel(nn.Module):
     def rows(self, feature: IdFeature, ids: Tensor) -> Tensor:
         """Return the embeddings of ids: one more axis, as long as the table's dim."""
         table = self.table(feature.table)
-        return F.embedding(ids, table.weight, sparse=table.sparse and self.training)
+        places = rows_of(table, ids)
+        return F.embedding(places, table.weight, sparse=table.sparse and self.training)
 
     def vector(self, feature: IdFeature, value: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         """Return one vector a row, ``[rows, dim]``: bags pooled, sequences averaged."""
@@ -73,7 +75,7 @@ class RankingModel(nn.Module):
     def _pool(self, bag: Bag, values: Tensor, offsets: Tensor) -> Tensor:
         table = self.table(bag.table)
         return F.embedding_bag(
-            values,
+            rows_of(table, values),
             table.weight,
             offsets,
             mode="mean" if bag.pooling is Pooling.MEAN else "sum",

@@ -12,11 +12,13 @@ from headway.compress.passes.recipe import (
     run_pass,
 )
 from headway.compress.passes.rounding import Rounded, RoundingSettings, learn_rounded
+from headway.compress.passes.tail import Folded, TailSettings, fold_tables
 from headway.compress.passes.units import Site, Units, find_units
 
 __all__ = [
     "Criterion",
     "DistilSettings",
+    "Folded",
     "Lightened",
     "LightweightSettings",
     "Material",
@@ -27,12 +29,14 @@ __all__ = [
     "RoundingSettings",
     "Site",
     "Stage",
+    "TailSettings",
     "Teacher",
     "Units",
     "cut",
     "distil",
     "find_units",
     "first_stage",
+    "fold_tables",
     "learn_rounded",
     "lighten",
     "prune",

@@ -16,13 +16,14 @@ from headway.compress.passes.level import level
 from headway.compress.passes.lightweight import LightweightSettings, lighten
 from headway.compress.passes.prune import PruneSettings, prune
 from headway.compress.passes.rounding import RoundingSettings, learn_rounded
+from headway.compress.passes.tail import TailSettings, fold_tables
 from headway.core import Clock, Schema, UsageError, to_seconds
 from headway.data import Dataset
 from headway.models import TrainProgress, TrainResult, predict
 
 Told = Callable[[str, TrainProgress | None], None]
 """Called as a pass begins, with its name, and after each batch of training."""
-ORDER = ("lightweight", "prune", "distil", "rounding")
+ORDER = ("lightweight", "prune", "tail", "distil", "rounding")
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +32,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Attributes:
         lightweight: thinner tables and layers, by what rows make use of.
         prune: whole units out.
+        tail: rare ids share rows of their tables.
         distil: what is left learns from the original.
         rounding: layers learn to bear rounding, where storing the model in narrower numbers
             costs too much; tables are rounded for good.
@@ -38,6 +40,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     lightweight: LightweightSettings | None = None
     prune: PruneSettings | None = None
+    tail: TailSettings | None = None
     distil: DistilSettings | None = None
     rounding: RoundingSettings | None = None
 
@@ -184,6 +187,16 @@ def _prune(
     return _Made(found.model, found.schema, facts, found.kept)
 
 
+def _tail(
+    before: Stage, recipe: Recipe, material: Material, rng: np.random.Generator, _: Told | None
+) -> _Made:
+    settings = recipe.tail or TailSettings()
+    rows = material.train.narrowed(before.schema)
+    found = fold_tables(before.model, before.schema, rows, settings, rng)
+    facts = {"table rows": dict(found.rows), "notes": list(found.notes)}
+    return _Made(found.model, before.schema, facts, before.kept)
+
+
 def _distil(
     before: Stage, recipe: Recipe, material: Material, _: np.random.Generator, told: Told | None
 ) -> _Made:
@@ -235,6 +248,7 @@ def _learn(
 _PASSES = {
     "lightweight": _lightweight,
     "prune": _prune,
+    "tail": _tail,
     "distil": _distil,
     "rounding": _rounding,
 }

@@ -12,7 +12,14 @@ import pytest
 
 from headway.bundle import GuardEntry
 from headway.cli.optimizing import show
-from headway.cli.pages.chain import SIZE_HEAD, chain_sections, size_rows, speed_head, speed_rows
+from headway.cli.pages.chain import (
+    SIZE_HEAD,
+    chain_sections,
+    doubts,
+    size_rows,
+    speed_head,
+    speed_rows,
+)
 from headway.cli.pages.html import page
 from headway.cli.pages.optimize import build_optimize, facts_of
 from headway.cli.terminal import Terminal
@@ -124,6 +131,15 @@ def test_each_prefix_has_its_size_its_work_and_its_verdict(chain: Chain) -> None
     assert rows[1][-2].startswith(f"{chain.links[1].guard.delta_auc:+.5f} [")
 
 
+def test_each_prefix_that_did_not_pass_says_why(chain: Chain) -> None:
+    html = "".join(chain_sections(chain, 0.02))
+    short = [link for link in chain.links if link.guard.verdict != "pass"]
+    assert short
+    for link, said in zip(short, doubts(chain), strict=True):
+        assert said == f"{link.name}, {link.guard.verdict}: {link.guard.reason}"
+        assert said in html
+
+
 def test_torch_stands_beside_compiled_at_each_query_size(chain: Chain) -> None:
     head, rows = speed_head(chain), speed_rows(chain)
     assert head[1:5] == tuple(f"{w}, ms, N = {n}" for n in SIZES for w in ("torch", "compiled"))
@@ -168,7 +184,7 @@ def test_outputs_that_are_not_finite_leave_gaps_and_no_nan(chain: Chain) -> None
     broken = msgspec.structs.replace(chain.links[2], guard=guard(float("nan")))
     links = (*chain.links[:2], broken)
     html = "".join(chain_sections(msgspec.structs.replace(chain, links=links), 0.02))
-    assert "nan" not in html.lower()
+    assert "nan" not in html
     assert "none [none, none]" in html
 
 
@@ -187,4 +203,4 @@ def test_json_and_terminal_tell_the_chain(
     said = capsys.readouterr().out
     assert "m -> not written" in said
     assert "simulated from it, one worker" in said
-    assert said.count("lightweight") == 2
+    assert said.count("\n  lightweight ") == 2

@@ -28,7 +28,7 @@ from headway.compress import (
     built,
     optimize,
 )
-from headway.compress.given import set_aside
+from headway.compress.given import output_doubts, set_aside
 from headway.compress.lowering import lower_explained
 from headway.core import (
     CaptureError,
@@ -346,6 +346,12 @@ def test_a_missing_column_is_refused_where_the_data_set_is_made() -> None:
     part = DATA["test"]
     with pytest.raises(DataError, match="price"):
         replace(part, candidates={"item": part.candidates["item"]})
+
+
+def test_a_module_that_ends_in_a_sigmoid_is_doubted(model: nn.Module) -> None:
+    assert output_doubts(model, DATA["test"]) == ()
+    (said,) = output_doubts(nn.Sequential(model, nn.Sigmoid()), DATA["test"])
+    assert "return what stands before the sigmoid" in said
 
 
 def test_half_of_the_validation_queries_choose_and_none_is_torn(model: nn.Module) -> None:

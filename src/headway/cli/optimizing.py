@@ -11,7 +11,14 @@ import numpy as np
 from headway import __version__
 from headway.bundle import Provenance
 from headway.cli.config import Config, read_config
-from headway.cli.pages.chain import SIZE_HEAD, size_rows, speed_head, speed_note, speed_rows
+from headway.cli.pages.chain import (
+    SIZE_HEAD,
+    doubts,
+    size_rows,
+    speed_head,
+    speed_note,
+    speed_rows,
+)
 from headway.cli.pages.guard import guard_rows, slice_text
 from headway.cli.pages.optimize import build_optimize
 from headway.cli.pages.tables import figure_of, interval_of
@@ -228,5 +235,7 @@ def show(report: Summary, terminal: Terminal) -> None:
 
 def _show_chain(chain: Chain, terminal: Terminal) -> None:
     terminal.table("what each pass brings, all up to it together", SIZE_HEAD, size_rows(chain))
+    for doubt in doubts(chain):
+        terminal.result(doubt)
     terminal.table("latency on one core, ms", speed_head(chain), speed_rows(chain))
     terminal.result(speed_note(chain))

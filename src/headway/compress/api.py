@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ from torch import nn
 from headway import __version__
 from headway.bundle import Choice, GuardEntry, Provenance
 from headway.compress.chain import Chain, check_sizes, measure_chain
-from headway.compress.given import Parts, check_model, check_parts, set_aside
+from headway.compress.given import Parts, check_model, check_parts, output_doubts, set_aside
 from headway.compress.job import Job, OptimizeResult, Progress
 from headway.compress.passes import DistilSettings, LightweightSettings, PruneSettings, Recipe
 from headway.compress.pipeline import optimize_model
@@ -166,7 +166,9 @@ def optimize(  # noqa: PLR0913 - the whole call in one place; all but the first 
     called = name or type(model).__name__
     job = Job(name=called, model=model, data=parts, provenance=_provenance(model))
     tools = (rng, MonotonicClock())
+    doubts = output_doubts(model, test)
     result = optimize_model(job, chosen, tools, progress, allow_unproven=allow_unproven)
+    result = replace(result, warnings=(*doubts, *result.warnings))
     measured = (
         measure_chain(job, result.passes, chosen, tools, progress, sla=target) if chain else None
     )

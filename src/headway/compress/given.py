@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from headway.core import DataError, Schema, UsageError
+from headway.core import DataError, Link, Schema, UsageError
 from headway.data import Dataset, Transforms
 from headway.graph import trace
+from headway.models import predict
 
 FEWEST_ROWS = 100
 """What the guard needs at least; the other parts are useless with less, too."""
+_LOOKED_AT = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -88,6 +90,24 @@ def check_model(model: nn.Module, schema: Schema) -> None:
                 "give the model as model.float().cpu()"
             )
     trace(model, schema)
+
+
+def output_doubts(model: nn.Module, rows: Dataset) -> tuple[str, ...]:
+    """Return what is odd about the outputs on a few rows, as sentences.
+
+    Raw outputs are expected: a module that ends in a sigmoid would be served with two.
+    """
+    raw = predict(model, rows.take(np.arange(min(len(rows), _LOOKED_AT))))
+    found = []
+    for index, task in enumerate(rows.schema.tasks):
+        low, high = raw[:, index].min(), raw[:, index].max()
+        if task.link is Link.SIGMOID and 0 <= low < high <= 1:
+            found.append(
+                f"all outputs for task {task.name!r} lie between {low:.3g} and {high:.3g}; if they "
+                "are probabilities, return what stands before the sigmoid, which the link of the "
+                "task applies"
+            )
+    return tuple(found)
 
 
 def _difference(found: Schema, wanted: Schema) -> str:

@@ -42,6 +42,15 @@ def size_rows(chain: Chain) -> list[Row]:
     ]
 
 
+def doubts(chain: Chain) -> list[str]:
+    """Return why prefixes did not pass, a sentence for each that did not."""
+    return [
+        f"{link.name}, {link.guard.verdict}: {link.guard.reason}"
+        for link in chain.links
+        if link.guard.verdict != "pass"
+    ]
+
+
 def speed_head(chain: Chain) -> Row:
     """Return the names of the columns of ``speed_rows``."""
     latency = [f"{way}, ms, N = {n}" for n in _sizes(chain) for way in ("torch", "compiled")]
@@ -88,6 +97,7 @@ def chain_sections(chain: Chain, margin_auc: float) -> list[str]:
             "error, so each is held to more than it would be alone."
         ),
         table(SIZE_HEAD, size_rows(chain)),
+        *(paragraph(f"{doubt}.") for doubt in doubts(chain)),
         *latency,
         table(speed_head(chain), speed_rows(chain)),
         paragraph(speed_note(chain)),

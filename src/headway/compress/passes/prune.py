@@ -107,6 +107,10 @@ def prune(
 ) -> Pruned:
     """Return a model with fewer units, its remaining weights refitted to make up for the rest.
 
+    What goes together is found by ``find_units`` (after DepGraph), what a unit is worth by
+    ``observe`` (Molchanov et al., 2019) or ``magnitudes``, and the refit is ``compensated`` (He et
+    al., 2017); each names its source. ``distil`` trains what comes out.
+
     Args:
         model: trained; left as it was.
         schema: of the model.

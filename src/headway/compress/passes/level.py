@@ -1,31 +1,39 @@
-"""Puts the level of a smaller model's outputs back to that of the original."""
+"""Puts the level and the spread of a smaller model's outputs back to those of the original."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from headway.compress.passes.units import output_biases
+from headway.compress.passes.units import output_places
 from headway.core import Schema
 from headway.data import Dataset
 from headway.measure import probabilities
 from headway.models import predict
 
-_STEPS = 30
-_CLOSE = 1e-9
+_STEPS, _CLOSE = 30, 1e-10
 _TRIED, _MOVED = 256, 1e-3
+Origin = tuple[str, tuple[int, ...], int]
+"""A parameter, the shape of its part for an output, and the position of that part."""
+Line = tuple[float, float]
+"""What an output is multiplied by, and what is added then."""
+_SAME: Line = (1.0, 0.0)
 
 
 def level(
     model: nn.Module, schema: Schema, rows: Dataset, original: NDArray[np.float32]
-) -> tuple[float, ...]:
-    """Shift each task's last bias, in place, so that the mean prediction is the original's.
+) -> tuple[Line, ...]:
+    """Scale and shift each task's output, in place, to fit the original's predictions best.
 
-    Training on the original's outputs for the rows it was trained on moves the mean on other
-    rows by a per cent or so, which ranks nothing otherwise but prices every bid wrongly. A task
-    whose output has no bias of its own stays as it is.
+    Training on the original's outputs for the rows it was trained on, of which it is too sure,
+    moves the mean on other rows by a per cent or so and makes predictions too bold: that ranks
+    nothing otherwise, but prices every bid wrongly. The line is that of Platt (1999), fitted to
+    the original's probabilities, which are less noisy than labels. Where the last weights are
+    shared with something else, only the bias is shifted; where there is none, nothing happens.
 
     Args:
         model: the smaller one.
@@ -34,34 +42,67 @@ def level(
         original: the original's raw outputs ``[rows, tasks]`` on them.
 
     Returns:
-        The shift of each task.
+        The line of each task.
     """
     raw = predict(model, rows).astype(np.float64)
-    named = dict(model.named_parameters())
-    shifts = []
-    for task, place in enumerate(output_biases(model, schema)):
-        shift = 0.0
-        if place is not None:
-            shift = _shift(raw[:, task], float(probabilities(original[:, task]).mean()))
-            bias = named[place[0]]
-            held = bias.detach().clone()
-            with torch.no_grad():
-                bias[place[1]] += shift
-            moved = predict(model, some := rows.take(np.arange(min(len(rows), _TRIED))))
-            if not np.allclose(moved[:, task] - raw[: len(some), task], shift, atol=_MOVED):
-                shift = 0.0  # it is no summand after all
-                with torch.no_grad():
-                    bias.copy_(held)
-        shifts.append(shift)
-    return tuple(shifts)
+    some = rows.take(np.arange(min(len(rows), _TRIED)))
+    lines = []
+    for task, places in enumerate(output_places(model, schema)):
+        wanted = probabilities(original[:, task])
+        steps = [(_line(raw[:, task], wanted), places)]
+        biases = [place for place in places if place[1] == ()]
+        steps.append(((1.0, _shift(raw[:, task], wanted)), biases[:1]))
+        lines.append(_first_that_holds(model, some, task, steps))
+    return tuple(lines)
 
 
-def _shift(raw: NDArray[np.float64], wanted: float) -> float:
-    """Return what added to raw outputs gives their probabilities a mean, by Newton's method."""
+def _first_that_holds(
+    model: nn.Module,
+    some: Dataset,
+    task: int,
+    steps: Sequence[tuple[Line, Sequence[Origin]]],
+) -> Line:
+    """Apply the first line that the model's output follows, and return it."""
+    before = predict(model, some)[:, task]
+    state = dict(model.named_parameters())
+    for (scale, shift), places in steps:
+        if not any(shape == () for _, shape, _ in places):
+            continue
+        held = {name: state[name].detach().clone() for name, _, _ in places}
+        with torch.no_grad():
+            for name, _, position in places:
+                state[name][position] *= scale
+            bias = next(place for place in places if place[1] == ())
+            state[bias[0]][bias[2]] += shift
+        if np.allclose(predict(model, some)[:, task], scale * before + shift, atol=_MOVED):
+            return scale, shift
+        with torch.no_grad():
+            for name, tensor in held.items():
+                state[name].copy_(tensor)
+    return _SAME
+
+
+def _line(raw: NDArray[np.float64], wanted: NDArray[np.float64]) -> Line:
+    """Return the line that fits probabilities with the least cross entropy, by Newton's method."""
+    design = np.stack([raw, np.ones_like(raw)], axis=1)
+    found = np.array([1.0, 0.0])
+    for _ in range(_STEPS):
+        given = probabilities(design @ found)
+        slope = design.T @ (wanted - given) / len(raw)
+        bend = (design * (given * (1 - given))[:, None]).T @ design / len(raw)
+        step = np.linalg.solve(bend + 1e-9 * np.eye(2), slope)
+        found = found + step
+        if float(np.abs(step).max()) < _CLOSE:
+            break
+    return (float(found[0]), float(found[1])) if found[0] > 0 else _SAME
+
+
+def _shift(raw: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
+    """Return what added to raw outputs gives their probabilities the wanted mean."""
     shift = 0.0
     for _ in range(_STEPS):
         found = probabilities(raw + shift)
-        missing = wanted - float(found.mean())
+        missing = float(wanted.mean() - found.mean())
         if abs(missing) < _CLOSE:
             break
         shift += missing / max(float((found * (1 - found)).mean()), 1e-12)

@@ -121,11 +121,12 @@ def find_units(model: nn.Module, schema: Schema) -> Units:
     return Units(sites, products, flow.tables)
 
 
-def output_biases(model: nn.Module, schema: Schema) -> list[tuple[str, int] | None]:
-    """Return for each task a bias that is added to its output alone: parameter and position.
+def output_places(model: nn.Module, schema: Schema) -> list[list[tuple[str, tuple[int, ...], int]]]:
+    """Return for each task where its output comes from: the last weights and biases.
 
-    None where there is none. A bias is a parameter of one axis that meets the output as a
-    summand; what else it meets it meets as the output does.
+    Each is a parameter, the shape of what it has for this output, which is empty for a bias, and
+    the position on its first axis. What meets the output as a factor is among them too, and an
+    output that shares its places with another has none.
 
     Raises:
         CaptureError: if the model cannot be captured.
@@ -134,15 +135,15 @@ def output_biases(model: nn.Module, schema: Schema) -> list[tuple[str, int] | No
     flow = Flow(traced, canonical_names(model))
     flow.walk(RULES)
     parameters = {name for name, _ in model.named_parameters()}
-    places: dict[int, tuple[str, int]] = {}
+    places: dict[int, list[tuple[str, tuple[int, ...], int]]] = defaultdict(list)
     for name, axes in flow.places.items():
-        if name in parameters and len(axes) == 1:
+        if name in parameters:
+            shape = tuple(len(axis) for axis in axes[1:])
             for position, label in enumerate(axes[0].tolist()):
-                places.setdefault(flow.classes.root(label), (name, position))
+                places[flow.classes.root(label)].append((name, shape, position))
     roots = [flow.classes.root(label) if label >= 0 else None for label in flow.output.tolist()]
-    if len(set(roots)) < len(roots):  # joined outputs: a bias would move more than one
-        return [None] * len(roots)
-    return [None if root is None else places.get(root) for root in roots]
+    alone = len(set(roots)) == len(roots)
+    return [places[root] if alone and root is not None else [] for root in roots]
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:

@@ -47,6 +47,8 @@ from headway.data import Dataset
 from headway.graph import Lowered
 from headway.models import TrainSettings, predict, train
 
+pytestmark = pytest.mark.timeout(400)  # kernels may have to be compiled first
+
 SCHEMA = Schema(
     features=(
         Sparse(name="user", table="users", scope=Scope.QUERY),

@@ -20,6 +20,7 @@ from headway.compress.passes import (
     Pruned,
     PruneSettings,
     Recipe,
+    RoundingSettings,
     Stage,
     Teacher,
     Units,
@@ -43,6 +44,9 @@ from headway.compress.quantize import (
 from headway.compress.quantize_tables import quantize_tables
 from headway.compress.report import PassSummary, Summary, summarise
 from headway.compress.rows import sample_queries, score_dataset
+from headway.compress.search import SearchResult, search_model
+from headway.compress.search_results import PointReport, SearchReport, frontier
+from headway.compress.search_settings import Point, SearchSettings, Space
 from headway.compress.sensitivity import Sensitivity, sensitivity
 from headway.compress.settings import OptimizeSettings
 from headway.compress.verdict import Step
@@ -66,6 +70,8 @@ __all__ = [
     "OptimizeResult",
     "OptimizeSettings",
     "PassSummary",
+    "Point",
+    "PointReport",
     "Precision",
     "Progress",
     "PruneSettings",
@@ -73,7 +79,12 @@ __all__ = [
     "Range",
     "Recipe",
     "Report",
+    "RoundingSettings",
+    "SearchReport",
+    "SearchResult",
+    "SearchSettings",
     "Sensitivity",
+    "Space",
     "Splits",
     "Stage",
     "Step",
@@ -91,6 +102,7 @@ __all__ = [
     "find_units",
     "first_stage",
     "fit_range",
+    "frontier",
     "has_passed",
     "judge",
     "lighten",
@@ -105,6 +117,7 @@ __all__ = [
     "run_pass",
     "sample_queries",
     "score_dataset",
+    "search_model",
     "sensitivity",
     "summarise",
     "worst",

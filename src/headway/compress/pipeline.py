@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -51,6 +51,7 @@ def optimize_model(
     progress: Progress | None = None,
     *,
     allow_unproven: bool = False,
+    smaller: Mapping[str, Sequence[Stage]] | None = None,
 ) -> OptimizeResult:
     """Make a model small and fast, and say how sure it is that nothing was lost.
 
@@ -70,6 +71,8 @@ def optimize_model(
         progress: called before each stage, and again for each pass and batch of its training.
         allow_unproven: take the fastest composition that was not proven to lose, even if a
             slower one would pass.
+        smaller: models made before, by name, each as what its passes left in order; they stand
+            beside the one that the settings' passes make.
 
     Returns:
         The result, whose verdict may be other than pass; see ``OptimizeResult.check``.
@@ -89,7 +92,10 @@ def optimize_model(
     tell()
     passes = _run_passes(job, settings, chance_and_time, _pass_teller(progress))
     stages = {"": first_stage(job.model, data.schema)}
-    stages |= {"+".join(settings.passes.passes): stage for stage in passes[-1:]}
+    made = dict(smaller or {})
+    if passes:
+        made["+".join(settings.passes.passes)] = passes
+    stages |= {name: each[-1] for name, each in made.items()}
     own = {name: predict(stage.model, choose.rows) for name, stage in stages.items()}
     built = build(stages, data.train, settings, rng, tell)
     tell()
@@ -124,7 +130,7 @@ def optimize_model(
         equality=equality,
         notes=source.notes,
         warnings=tuple(warnings),
-        passes=tuple(passes),
+        passes=tuple(passes or made.get(taken.composition.variant, ())),
     )
 
 

@@ -45,7 +45,7 @@ def low_rank(
         inputs, outputs, rank = module.in_features, module.out_features, len(down)
         if rank * (inputs + outputs) <= _WORTH * inputs * outputs:
             ranks[name] = (min(inputs, outputs), rank)
-            _put(thin, name, thin_pair(down, up, module.bias))
+            put_module(thin, name, thin_pair(down, up, module.bias))
     return thin, ranks
 
 
@@ -81,7 +81,8 @@ def _factors(
     return down, left[:, :rank] * halves / reach
 
 
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+def put_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another, by its name."""
     parent, _, own = name.rpartition(".")
     holder = model.get_submodule(parent) if parent else model
     setattr(holder, own, module)

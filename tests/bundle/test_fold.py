@@ -24,6 +24,16 @@ def folded(parts: BundleParts, fold: Fold, records: int = 14) -> BundleParts:
     return replace(parts, tables={**parts.tables, "item": item})
 
 
+def edited(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Change a manifest and seal it again."""
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    edit(manifest)
+    data = json.dumps(manifest).encode()
+    (path / "manifest.json").write_bytes(data)
+    seal = f"{hashlib.sha256(data).hexdigest()}  manifest.json\n"
+    (path / "manifest.sha256").write_text(seal)
+
+
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=60), st.integers(0, 40))
 def test_a_fold_gives_every_id_its_place(drawn: list[int], own: int) -> None:
     places = np.concatenate([np.arange(own), drawn]).astype(np.int64)
@@ -43,7 +53,8 @@ def test_ids_with_records_of_their_own_cost_nothing_and_others_few_bytes(
     fold = Fold.of(places)
     assert fold.hot == 100_000
     assert fold.codes.itemsize == size
-    assert Fold.of(np.arange(9)).codes.size == 0
+    alone = Fold.of(np.minimum(np.arange(900), 20))
+    assert (alone.hot, alone.code_bytes) == (20, 0), "one shared record needs no map"
 
 
 @pytest.mark.parametrize("wrong", [[], [0, -1], [2**32], [[0]]])
@@ -90,22 +101,23 @@ def test_a_fold_that_does_not_fit_is_refused(
     assert not (tmp_path / "bundle").exists()
 
 
+def test_ids_that_share_one_record_need_no_map(tmp_path: Path, parts: BundleParts) -> None:
+    path = write_bundle(tmp_path / "b", folded(parts, Fold.of(np.zeros(50, np.int64)), 1)).path
+    fold = read_bundle(path).fold("item")
+    assert fold is not None
+    assert fold.records(np.array([0, 49])).tolist() == [0, 0]
+    assert (path / "tables" / "item.fold").stat().st_size == 0
+    edited(path, lambda m: m["tables"][0]["fold"].update(hot=2))
+    with pytest.raises(BundleError, match="fold of table 'item'"):
+        read_bundle(path)
+
+
 def test_a_changed_fold_is_refused(tmp_path: Path, parts: BundleParts) -> None:
     path = write_bundle(tmp_path / "bundle", folded(parts, Fold.of(PLACES))).path
     file = path / "tables" / "item.fold"
     file.write_bytes(bytes(len(file.read_bytes())))
     with pytest.raises(BundleError, match=r"item\.fold.*wrong SHA-256"):
         read_bundle(path)
-
-
-def edited(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Change a manifest and seal it again."""
-    manifest = json.loads((path / "manifest.json").read_bytes())
-    edit(manifest)
-    data = json.dumps(manifest).encode()
-    (path / "manifest.json").write_bytes(data)
-    seal = f"{hashlib.sha256(data).hexdigest()}  manifest.json\n"
-    (path / "manifest.sha256").write_text(seal)
 
 
 @pytest.mark.parametrize(

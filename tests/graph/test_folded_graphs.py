@@ -22,7 +22,7 @@ from headway.core import (
     Sparse,
     Table,
 )
-from headway.graph import Partition, capture, partition
+from headway.graph import Lowered, Partition, capture, lower, partition
 
 IDS, ROWS = 30, 7
 ONE = Sparse(name="one", table="t", scope=Scope.CANDIDATE)
@@ -31,6 +31,7 @@ BAG = Bag(name="bag", table="t", scope=Scope.CANDIDATE, max_length=4, pooling=Po
 LIST = Sequence(name="list", table="t", scope=Scope.QUERY, max_length=3)
 Features = Mapping[str, Any]
 Check = Callable[..., Partition]
+Compare = Callable[..., Lowered]
 
 
 def schema(*features: Any) -> Schema:
@@ -134,9 +135,17 @@ def test_a_map_of_a_map_and_numbers_from_ids_are_refused() -> None:
     assert "can only be looked up" in refused(number, ONE)
 
 
-def test_a_lowered_model_has_the_fold() -> None:
-    from headway.graph import lower
+def test_a_table_whose_rows_are_all_the_same_is_stored_as_one(compare: Compare) -> None:
+    model = Mapped(lambda m, f: m.t(f["one"]) * f["x"][:, :1])
+    model.t = nn.Embedding(IDS, 4)
+    with torch.no_grad():
+        model.t.weight[:] = model.t.weight[3].clone()
+    lowered = compare(model, schema(ONE, Dense(name="x", scope=Scope.CANDIDATE, width=2)))
+    assert lowered.tables["t"].shape == (1, 4)
+    assert lowered.folds["t"].code_bytes == 0
 
+
+def test_a_lowered_model_has_the_fold() -> None:
     lowered = lower(partition(capture(Mapped(WAYS["index"]), schema(ONE))))
     fold = lowered.folds["t"]
     assert np.array_equal(fold.records(np.arange(IDS)), np.arange(IDS) * 5 % ROWS)

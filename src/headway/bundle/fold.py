@@ -19,8 +19,9 @@ class Fold:
     """Which record each id of a table has, where several ids share one.
 
     Ids below ``hot`` have the record of their own number, id ``i`` from there on has record
-    ``hot + codes[i - hot]``. Where ids stand in order of frequency, those worth a record of their
-    own so cost nothing, and the others only as many bits as the records they share need.
+    ``hot + codes[i - hot]``, or ``hot`` where there are no codes. Where ids stand in order of
+    frequency, those worth a record of their own so cost nothing, and the others only as many
+    bytes as the records they share need: none where they share a single one.
 
     Records are not added up from two tables, as in Shi et al., "Compositional Embeddings Using
     Complementary Partitions" (KDD 2020): a map may give any id any record, so that a trained
@@ -28,10 +29,12 @@ class Fold:
     training anew; and one read per id stays one.
 
     Attributes:
+        ids: how many have a record.
         hot: ids that have a record of their own number.
-        codes: unsigned numbers of 1, 2 or 4 bytes ``[ids - hot]``, C-contiguous.
+        codes: unsigned numbers of 1, 2 or 4 bytes ``[ids - hot]``, C-contiguous; or empty.
     """
 
+    ids: int
     hot: int
     codes: NDArray[Any]
 
@@ -56,19 +59,23 @@ class Fold:
         hot = min(hot, int(places[hot:].min(initial=hot)))
         codes = places[hot:] - hot
         largest = int(codes.max(initial=0))
+        if not largest:
+            return cls(len(places), hot, np.zeros(0, np.uint8))
         size = next(size for size in CODE_TYPES if largest < 1 << 8 * size)
-        return cls(hot, codes.astype(CODE_TYPES[size]))
+        return cls(len(places), hot, codes.astype(CODE_TYPES[size]))
 
     @property
-    def ids(self) -> int:
-        """How many ids have a record."""
-        return self.hot + len(self.codes)
+    def code_bytes(self) -> int:
+        """Bytes of a code; 0 where there are none."""
+        return self.codes.itemsize if len(self.codes) else 0
 
     def records(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the record of each of some ids, all of them known."""
         found = ids.copy()
         late = ids >= self.hot
-        found[late] = self.codes[ids[late] - self.hot].astype(np.int64) + self.hot
+        found[late] = self.hot
+        if len(self.codes):
+            found[late] += self.codes[ids[late] - self.hot]
         return found
 
     def check(self, ids: int, records: int) -> None:
@@ -79,6 +86,8 @@ class Fold:
         """
         if self.ids != ids:
             raise UsageError(f"its fold is of {self.ids} ids, the schema says {ids}")
-        last = self.hot + int(self.codes.max()) if len(self.codes) else self.hot - 1
+        if len(self.codes) not in {0, ids - self.hot}:
+            raise UsageError(f"its fold has {len(self.codes)} codes, not {ids - self.hot}")
+        last = self.hot - 1 if ids == self.hot else self.hot + int(self.codes.max(initial=0))
         if last >= records:
             raise UsageError(f"its fold leads to record {last}, it has only {records}")

@@ -110,7 +110,7 @@ def _check_table(table: TableEntry, schema: Schema, size: int) -> None:
 def _check_fold(table: TableEntry, fold: FoldEntry, schema: Schema, size: int) -> None:
     """Accept the fold as far as the manifest tells; ``read_bundle`` checks what is in it."""
     wanted = (schema.table(table.name).rows - fold.hot) * fold.code_bytes
-    if size != wanted:
+    if size != wanted or wanted < 0 or fold.hot > table.rows:
         raise UsageError(
             f"the fold of table {table.name!r} has {size} bytes, not {wanted}: a code for each "
             "id that has no record of its own"

@@ -35,12 +35,13 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class FoldEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which record each id of a table has: ``bundle.Fold``, whose codes are the file's content.
 
-    There is one for each id from ``hot`` on, little-endian, of ``code_bytes`` bytes.
+    There is one for each id from ``hot`` on, little-endian, of ``code_bytes`` bytes; 0 means that
+    all of them have record ``hot``, and that the file is empty.
     """
 
     path: str
     hot: Annotated[int, Meta(ge=0)]
-    code_bytes: Literal[1, 2, 4]
+    code_bytes: Literal[0, 1, 2, 4]
 
 
 class TableEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -244,12 +244,12 @@ def _map_fold(
     root: Path, table: TableEntry, entry: FoldEntry, schema: Schema, files: Mapping[str, FileEntry]
 ) -> Fold:
     ids = schema.table(table.name).rows
-    kind = np.dtype(CODE_TYPES[entry.code_bytes])
-    codes: NDArray[Any] = np.zeros(0, kind)
-    if entry.hot < ids:  # an empty file cannot be mapped
+    codes: NDArray[Any] = np.zeros(0, np.uint8)
+    if files[entry.path].size:  # an empty file cannot be mapped
+        kind = np.dtype(CODE_TYPES[entry.code_bytes])
         codes = np.memmap(root / entry.path, kind, "r", shape=(ids - entry.hot,))
     _check_hash(files[entry.path], codes.view(np.uint8).data)
-    fold = Fold(entry.hot, codes)
+    fold = Fold(ids, entry.hot, codes)
     try:
         fold.check(ids, table.rows)
     except UsageError as error:

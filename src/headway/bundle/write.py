@@ -272,7 +272,7 @@ def _write_table(work: Path, table: Table, part: TablePart, files: list[FileEntr
         codes = np.ascontiguousarray(part.fold.codes)
         own = _write_file(work, f"{layout.TABLES}/{name}.fold", codes.view(np.uint8))
         files.append(own)
-        size = cast("Literal[1, 2, 4]", codes.itemsize)
+        size = cast("Literal[0, 1, 2, 4]", part.fold.code_bytes)
         fold = FoldEntry(path=own.path, hot=part.fold.hot, code_bytes=size)
     return TableEntry(
         name=name,

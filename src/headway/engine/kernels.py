@@ -43,10 +43,10 @@ LOOKUP = np.dtype(
         ("mask", np.int64),  # address of a sequence's mask, float32 [rows, max_length]
         ("ahead", np.int64),  # how many ids ahead a record is asked into the cache
         ("slot", np.int64),  # place of its first array among the arrays of a piece
-        ("codes", np.int64),  # address of the fold's codes; 0: id i has record i
-        ("code_bytes", np.int64),
+        ("codes", np.int64),  # address of the fold's codes
+        ("code_bytes", np.int64),  # of each; 0: all ids from hot on have that record
         ("hot", np.int64),  # ids below it have the record of their own number
-        ("ids", np.int64),  # how many ids the fold is of
+        ("ids", np.int64),  # how many ids the fold is of; 0: no fold, id i has record i
         ("fill", np.int64),  # address of the record number that fills sequences up; 0: record 0
     ]
 )
@@ -223,7 +223,7 @@ def _rows(lookup, arrays, types, piece):
         return NOT_PLAIN
     if lookup.op == SINGLE:
         singles = (ids, total, piece)
-        return _folded_singles(lookup, *singles) if lookup.codes else _singles(lookup, *singles)
+        return _folded_singles(lookup, *singles) if lookup.ids else _singles(lookup, *singles)
     offsets, bounds = _column(int64_at(arrays, 1), types[1], 8, types)
     weights, weighed = 0, total
     if lookup.op == BAG_WEIGHTED:
@@ -233,7 +233,7 @@ def _rows(lookup, arrays, types, piece):
     if stop >= bounds or weighed != total:
         return 1
     source = (ids, total, offsets, weights)
-    return _folded_lists(lookup, source, piece) if lookup.codes else _lists(lookup, source, piece)
+    return _folded_lists(lookup, source, piece) if lookup.ids else _lists(lookup, source, piece)
 
 
 def _entry_of(sources: int) -> Any:

@@ -69,7 +69,7 @@ class TableRecords:
         fold = self.fold
         if fold is not None:
             held = huge_copy(np.ascontiguousarray(fold.codes).view(np.uint8))
-            fold = Fold(fold.hot, held.view(fold.codes.dtype))
+            fold = Fold(fold.ids, fold.hot, held.view(fold.codes.dtype))
         return TableRecords(self.format, self.dim, huge_copy(self.records), fold)
 
     def places(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -172,7 +172,7 @@ class Gather:
         """Have a lookup find its records by a fold."""
         record = self._lookups[index]
         record["codes"] = fold.codes.ctypes.data
-        record["code_bytes"], record["hot"] = fold.codes.itemsize, fold.hot
+        record["code_bytes"], record["hot"] = fold.code_bytes, fold.hot
         record["ids"] = fold.ids
         self._fills[index] = fold.records(np.zeros(1, np.int64))[0]
         record["fill"] = self._fills.ctypes.data + 8 * index

@@ -303,12 +303,16 @@ def int64_at(_typing, _address, _index):
 
 @intrinsic
 def code_at(_typing, _address, _index, _size):
-    """Return element ``index`` of the unsigned numbers of 1, 2 or 4 bytes at ``address``."""
+    """Return element ``index`` of the unsigned numbers of 1, 2 or 4 bytes at ``address``.
+
+    Numbers of 0 bytes are 0.
+    """
 
     def generate(_context, builder, _signature, values):
         address, index, size = values
         place = builder.add(address, builder.mul(index, size))
-        found = cgutils.alloca_once_value(builder, _I64(-1))
+        found = cgutils.alloca_once_value(builder, _I64(0))
+        builder.store(_I64(0), found)  # in every turn of a loop
         done = builder.append_basic_block("found")
         switch = builder.switch(size, done)
         for width in (1, 2, 4):

@@ -49,6 +49,8 @@ class Lowered:
 def lower(partition: Partition) -> Lowered:
     """Return a partition's towers as float32 ONNX graphs and its tables as arrays.
 
+    A table whose rows are all the same is stored as one.
+
     Raises:
         CaptureError: if a tower holds an operation that ONNX has not.
     """
@@ -58,6 +60,10 @@ def lower(partition: Partition) -> Lowered:
         for name, table in partition.tables.items()
     }
     folds = {name: Fold.of(places.long().numpy()) for name, places in partition.places.items()}
+    for name in set(tables) - set(folds):
+        values = tables[name]
+        if len(values) > 1 and (values == values[0]).all():  # ids make no difference
+            tables[name], folds[name] = values[:1], Fold.of(np.zeros(len(values), np.int64))
     candidate = _tower(partition.candidate, "candidate")
     return Lowered(query, candidate, tables, partition.notes, folds)
 

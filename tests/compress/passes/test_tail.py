@@ -14,7 +14,7 @@ from headway.bundle import BundleParts, Provenance, TableFormat, write_bundle
 from headway.compress import GuardSettings, OptimizeSettings, evidence_of_tasks, judge
 from headway.compress.composition import Composition, build_compositions
 from headway.compress.lowering import lower_explained
-from headway.compress.passes import TailSettings, fold_tables
+from headway.compress.passes import LightweightSettings, TailSettings, fold_tables, lighten
 from headway.compress.passes.cluster import clusters, means, nearest
 from headway.compress.passes.distil import DistilSettings
 from headway.compress.passes.recipe import Material, Recipe, first_stage, run_pass
@@ -272,3 +272,21 @@ def test_folding_twice_is_refused_by_leaving_what_is_folded(
     assert again.rows == {}
     with pytest.raises(UsageError, match="rows"):
         TailSettings(rows=0.0)
+
+
+def test_a_table_that_carries_nothing_becomes_one_row_that_takes_every_id(world: Planted) -> None:
+    model = Own(raw=False)
+    recipe = TrainSettings(epochs=1, batch_size=512, learning_rate=3e-3)
+    train(model, world.train, world.valid, recipe)
+    with torch.no_grad():
+        model.users.weight.mul_(1e-3).add_(1.0)
+    before = predict(model, world.choose)
+    settings = LightweightSettings(table_energy=0.999, layer_energy=1.0)
+    found = lighten(model, LONG, world.train, settings, CHANCE(0))
+    assert "table 'users': its ids made no difference, all share a row" in found.notes
+    assert np.abs(predict(found.model, world.choose) - before).max() < 0.2 * before.std()
+    exact = composed(found.model, found.schema, world.choose.narrowed(found.schema))[0]
+    assert exact.table_parts["users"].size_bytes == 16
+    assert found.schema.table("users").rows == 3000, "clients send what they always sent"
+    wanted = predict(found.model, world.choose)
+    assert np.abs(score_dataset(exact.model.runner(), world.choose) - wanted).max() < 1e-4

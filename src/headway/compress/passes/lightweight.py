@@ -12,7 +12,11 @@ from msgspec import Meta
 from torch import nn
 
 from headway.compress.passes.low_rank import low_rank
-from headway.compress.passes.narrow_tables import narrow_tables
+from headway.compress.passes.narrow_tables import (
+    level_tables,
+    narrow_tables,
+    useless_tables,
+)
 from headway.compress.passes.observe import observe
 from headway.compress.passes.prune import PruneSettings, prune
 from headway.compress.passes.units import find_units
@@ -63,7 +67,7 @@ class Lightened:
         dims: for each table narrowed, its dim before and after.
         ranks: for each layer made thin, its full rank and the one it has.
         widths: for each layer narrowed, its units before and after.
-        notes: what stays as it is, and why.
+        notes: what stays as it is, and why; and tables whose ids share one row now.
     """
 
     model: nn.Module
@@ -103,19 +107,23 @@ def lighten(
     ranks: dict[str, tuple[int, int]] = {}
     widths: Mapping[str, tuple[int, int]] = {}
     notes: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
     if settings.table_energy < 1:
         units = find_units(model, schema)
         seen = observe(model, some, units)
+        useless = useless_tables(model, units, seen, settings.table_energy)
         model, schema, dims = narrow_tables(
             model, schema, units, seen, settings.table_energy, multiple=settings.table_multiple
         )
         some = some.narrowed(schema)
+        level_tables(model, units, useless, some)
+        empty = tuple(f"table {n!r}: its ids made no difference, all share a row" for n in useless)
     if settings.width < 1:
         model, schema, widths, notes = _narrow(model, schema, some, settings, rng)
     if settings.layer_energy < 1:
         seen = observe(model, some, find_units(model, schema))
         model, ranks = low_rank(model, seen, settings.layer_energy, multiple=settings.multiple)
-    return Lightened(model, schema, dims, ranks, widths, notes)
+    return Lightened(model, schema, dims, ranks, widths, (*empty, *notes))
 
 
 def _narrow(

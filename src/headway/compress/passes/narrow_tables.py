@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,10 @@ from torch import nn
 
 from headway.compress.passes.cut import cut, replace_parameters, state_of
 from headway.compress.passes.observe import Observed
+from headway.compress.passes.tail import occurrences
 from headway.compress.passes.units import Place, Site, Units
 from headway.core import Schema
+from headway.data import Dataset
 
 Floats = NDArray[np.float64]
 _DAMPING = 1e-4
@@ -55,7 +58,8 @@ def narrow_tables(
     any ``B F = 1``. The turn taken is the one whose first k columns give the readers' outputs
     with the least squared error for every k: the singular vectors of ``D W L``, where ``L L'``
     are the second moments of what the readers are fed and ``D`` how far each output reaches into
-    the loss. All tables share one budget, so that one that matters little loses more.
+    the loss. All tables share one budget, so that one that matters little loses more. One none of
+    whose columns is worth keeping still keeps some; see ``level_tables``.
 
     Args:
         model: left as it was.
@@ -72,7 +76,7 @@ def narrow_tables(
         CaptureError: if the model's code depends on the dims.
     """
     turned = copy.deepcopy(model)
-    turns = [turn for site in units.sites if (turn := _turn(model, site, units, seen)) is not None]
+    turns = _turns(model, units, seen)
     if not turns:
         return turned, schema, {}
     state = state_of(turned)
@@ -81,12 +85,80 @@ def narrow_tables(
     replace_parameters(turned, state)
     kept = np.ones(units.count, np.bool_)
     dims: dict[str, tuple[int, int]] = {}
-    for turn, dim in zip(turns, _dims(turns, energy, multiple), strict=True):
+    for turn, columns in zip(turns, _wanted(turns, energy), strict=True):
+        dim = min(len(turn.site), max(1, -(-columns // multiple)) * multiple)
         kept[turn.site.ids[dim:]] = False
         if dim < len(turn.site):
             dims[units.tables[turn.table]] = (len(turn.site), dim)
     smaller, small_schema, _ = cut(turned, schema, units, kept)
     return smaller, small_schema, dims
+
+
+def useless_tables(
+    model: nn.Module, units: Units, seen: Observed, energy: float
+) -> tuple[str, ...]:
+    """Return the tables whose ids make next to no difference to the layers that read them.
+
+    What counts is how far ids move the readers' outputs, squared, by how far each reaches into the
+    loss; what a table adds whatever the id is no loss, since one row can add it. The tables that
+    do least go while they do less than the share of all that need not be kept.
+
+    Args:
+        model: of the units.
+        units: of the model.
+        seen: by ``observe``, of this model.
+        energy: share of what tables do that is kept.
+    """
+    found = {
+        units.tables[turn.table]: _moved(model, turn, seen) for turn in _turns(model, units, seen)
+    }
+    order = sorted(found, key=lambda name: found[name])
+    lost = np.cumsum([found[name] for name in order])
+    return tuple(
+        n for n, total in zip(order, lost, strict=True) if total <= (1 - energy) * lost[-1]
+    )
+
+
+def _moved(model: nn.Module, turn: _Turn, seen: Observed) -> float:
+    """Return the variance that a table's columns bring to their readers' outputs."""
+    named = dict(model.named_parameters())
+    total = 0.0
+    for (name, _), positions in turn.site.places.items():
+        if name == turn.table:
+            continue
+        weight = named[name].detach().double().numpy() * seen.reach[name][:, None]
+        moments = seen.moments[name]
+        for columns in positions.T:
+            mean = moments[columns, -1]
+            spread = moments[np.ix_(columns, columns)] - np.outer(mean, mean)
+            total += float(np.einsum("oi,ij,oj->", weight[:, columns], spread, weight[:, columns]))
+    return max(total, 0.0)
+
+
+@torch.no_grad()
+def level_tables(model: nn.Module, units: Units, tables: Collection[str], rows: Dataset) -> None:
+    """Give all ids of some tables one row, the mean of those that occur.
+
+    A table like that is stored as a single row, and read from the cache. The feature stays in the
+    schema, so that whoever sends its ids need not know.
+
+    Args:
+        model: changed in place.
+        units: of the model, or of the one it was narrowed from.
+        tables: their names.
+        rows: tell how often ids occur.
+    """
+    for name, table in units.tables.items():
+        if table in tables:
+            weights = torch.from_numpy(occurrences(rows, table).astype(np.float64))
+            values = model.get_parameter(name)
+            mean = weights @ values.double() / weights.sum().clamp(min=1)
+            values[:] = mean.to(values.dtype)
+
+
+def _turns(model: nn.Module, units: Units, seen: Observed) -> list[_Turn]:
+    found = (_turn(model, site, units, seen) for site in units.sites)
+    return [turn for turn in found if turn is not None]
 
 
 def _turn(model: nn.Module, site: Site, units: Units, seen: Observed) -> _Turn | None:
@@ -142,14 +214,10 @@ def _apply(state: dict[str, torch.Tensor], turn: _Turn) -> None:
         state[name] = new.to(old.dtype)
 
 
-def _dims(turns: list[_Turn], energy: float, multiple: int) -> list[int]:
-    """Return how many columns each table keeps; the weakest of all tables go first."""
+def _wanted(turns: list[_Turn], energy: float) -> list[int]:
+    """Return how many columns each table needs; the weakest of all tables go first."""
     values = np.concatenate([turn.energy for turn in turns])
     falling = np.sort(values)
     lost = np.cumsum(falling) <= (1 - energy) * falling.sum()
     limit = falling[lost.sum() - 1] if lost.any() else -1.0
-    dims = []
-    for turn in turns:
-        wanted = int((turn.energy > limit).sum())
-        dims.append(min(len(turn.site), max(1, -(-wanted // multiple)) * multiple))
-    return dims
+    return [int((turn.energy > limit).sum()) for turn in turns]

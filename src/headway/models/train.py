@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 - the name all of torch uses
 
 from headway.core import DataError, Link, UsageError, check_fields
 from headway.data import Dataset
-from headway.measure import auc
+from headway.measure import auc, log_loss
 from headway.models.batches import TensorFeatures, batch_features, predict
 from headway.models.optimizers import TableAdagrad
 
@@ -105,7 +105,7 @@ def train(
     *,
     goal: Goal | None = None,
 ) -> TrainResult:
-    """Fit a model in place and leave it with the weights that had the best valid AUC.
+    """Fit a model in place and leave it with the weights that did best on the valid rows.
 
     Args:
         model: as ``build_model`` returned it, or any module that ``graph.capture`` takes whose
@@ -116,7 +116,8 @@ def train(
         progress: called after each batch.
         goal: what to make small instead of the log loss of the labels. A model that has one was
             trained before, so the weights it came with stand as epoch 0 and are kept if no
-            epoch does better.
+            epoch does better; and the best epoch is that of the least log loss, for such a model
+            must predict as well as it ranks. Without a goal it is that of the best AUC.
 
     Raises:
         DataError: if labels are not 0 and 1 with both present, or the loss is not finite.
@@ -127,23 +128,33 @@ def train(
     run = _Run(model, train_rows, settings, goal)
     history: list[Epoch] = []
     best = _weights(model)
-    best_epoch, best_auc = 0, -1.0
+    best_epoch, best_auc, best_score = 0, -1.0, -np.inf
     if goal is not None:
-        best_auc = mean_auc(valid_rows.labels, predict(model, valid_rows))
+        best_auc, best_score = _standing(model, valid_rows, by_loss=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         for epoch in range(1, settings.epochs + 1):
             loss = run.epoch(epoch, progress)
-            score = mean_auc(valid_rows.labels, predict(model, valid_rows))
-            history.append(Epoch(epoch=epoch, loss=loss, valid_auc=score))
-            if score > best_auc:
-                best_epoch, best_auc = epoch, score
+            reached, score = _standing(model, valid_rows, by_loss=goal is not None)
+            history.append(Epoch(epoch=epoch, loss=loss, valid_auc=reached))
+            if score > best_score:
+                best_epoch, best_auc, best_score = epoch, reached, score
                 best = _weights(model)
             elif epoch - best_epoch >= settings.patience:
                 break
     model.load_state_dict(best)
     model.eval()
     return TrainResult(history=tuple(history), best_epoch=best_epoch, valid_auc=best_auc)
+
+
+def _standing(model: nn.Module, rows: Dataset, *, by_loss: bool) -> tuple[float, float]:
+    """Return the AUC, and what the best epoch has most of."""
+    raw = predict(model, rows)
+    reached = mean_auc(rows.labels, raw)
+    if not by_loss:
+        return reached, reached
+    tasks = range(raw.shape[1])
+    return reached, -float(np.mean([log_loss(rows.labels[:, t], raw[:, t]) for t in tasks]))
 
 
 def mean_auc(labels: NDArray[np.float32], raw: NDArray[np.float32]) -> float:

@@ -92,7 +92,8 @@ def distil(
     one target between label and probability. Hidden layers as in Romero et al., "FitNets"
     (2015), but without a regressor, since the student's units are units of the teacher.
 
-    The weights the student came with are kept where no epoch has a better valid AUC.
+    The weights the student came with are kept where no epoch has a smaller log loss on the
+    validation rows.
 
     Args:
         student: changed in place.

@@ -124,6 +124,9 @@ def test_flags_reach_the_work(
     [
         (["c.yaml", "--sla", "p95=25ms"], "--sla goes with --chain"),
         (["c.yaml", "--chain", "--sla", "fast"], "write it like p95=25ms"),
+        (["c.yaml", "--search", "60", "--passes"], "leave out --passes"),
+        (["c.yaml", "--search", "60", "--chain"], "--search finds the passes itself"),
+        (["c.yaml", "--search", "0"], "greater than or equal to 1"),
         (["--onnx", "m.onnx", "--schema", "s.yaml", "--chain"], "--onnx goes with --schema"),
         (["--onnx", "m.onnx", "--schema", "s.yaml", "--no-passes"], "--onnx goes with --schema"),
     ],
@@ -135,6 +138,19 @@ def test_flags_that_do_not_go_together_are_refused(
         main(["optimize", *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_search_is_asked_for_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Wanted] = []
+
+    def work(_: Path, __: object, ___: object, wanted: Wanted, ____: object) -> int:
+        seen.append(wanted)
+        return 0
+
+    monkeypatch.setattr(optimizing, "optimize_config", work)
+    with pytest.raises(SystemExit):
+        main(["optimize", "some.yaml", "--search", "90"])
+    assert [wanted.search_s for wanted in seen] == [90.0]
 
 
 def test_a_chain_of_one_query_size_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def train(config: ConfigFile, data: DataPath = None, out: Out = None, json: Json
 
 @app.command(
     epilog="Examples: headway optimize examples/movielens.yaml --out out/movielens | "
+    "headway optimize examples/movielens.yaml --search 600 | "
     "headway optimize --onnx model.onnx --schema schema.yaml"
 )
 def optimize(
@@ -119,6 +120,15 @@ def optimize(
         str | None,
         typer.Option("--sla", help="What the chain's throughput is bounded by: p95=25ms."),
     ] = None,
+    search: Annotated[
+        float | None,
+        typer.Option(
+            "--search",
+            metavar="SECONDS",
+            min=1,
+            help="Search recipes of passes that long; goes on where an earlier search was.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train (or take a checkpoint), make it small and fast under the guard, write a bundle.
@@ -128,7 +138,8 @@ def optimize(
     model is compiled exactly, as by headway compile.
     """
     if onnx is not None or schema is not None:
-        given = [config, data, checkpoint, passes, sla, allow_unproven or None, chain or None]
+        given = [config, data, checkpoint, passes, sla, search]
+        given += [allow_unproven or None, chain or None]
         if onnx is None or schema is None or any(v is not None for v in given):
             raise UsageError("--onnx goes with --schema, and with --out and --json only")
         return compile_(onnx, schema, out, "f32", json)
@@ -136,10 +147,15 @@ def optimize(
         raise UsageError("headway optimize needs a CONFIG, or --onnx and --schema")
     if sla is not None and not chain:
         raise UsageError("--sla goes with --chain")
+    if search is not None and (passes is not None or chain or allow_unproven):
+        raise UsageError(
+            "--search finds the passes itself and judges what it finds; leave out --passes, "
+            "--chain and --allow-unproven"
+        )
     from headway.cli.optimizing import Wanted, optimize_config
 
     target = parse_sla(sla or "p95=25ms") if chain else None
-    wanted = Wanted(checkpoint, allow_unproven, passes, target)
+    wanted = Wanted(checkpoint, allow_unproven, passes, target, search)
     folder = out or Path("out") / config.stem
     raise typer.Exit(optimize_config(config, data, folder, wanted, Terminal(json=json)))
 

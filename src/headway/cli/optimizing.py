@@ -19,6 +19,7 @@ from headway.cli.pages.chain import (
     speed_note,
     speed_rows,
 )
+from headway.cli.pages.frontier import frontier_page
 from headway.cli.pages.guard import guard_rows, slice_text
 from headway.cli.pages.optimize import build_optimize
 from headway.cli.pages.tables import figure_of, interval_of
@@ -32,11 +33,13 @@ from headway.compress import (
     OptimizeResult,
     OptimizeSettings,
     Recipe,
+    SearchSettings,
     Summary,
     check_publishable,
     check_sizes,
     measure_chain,
     optimize_model,
+    search_model,
     summarise,
 )
 from headway.compress import publish as write
@@ -55,12 +58,14 @@ class Wanted:
         passes: False leaves the module as it is, True runs the config's passes, or the standard
             ones where it names none; None does as the config says.
         chain: what the chain's throughput is bounded by; None leaves the chain unmeasured.
+        search_s: seconds to search recipes of passes in; None takes the config's.
     """
 
     checkpoint: Path | None = None
     allow_unproven: bool = False
     passes: bool | None = None
     chain: Sla | None = None
+    search_s: float | None = None
 
 
 def optimize_config(
@@ -78,7 +83,11 @@ def optimize_config(
     job = Job(name=config.name, model=model, data=prepared, provenance=_provenance(config))
     tools = (np.random.default_rng(config.train.seed), MonotonicClock())
     allow = wanted.allow_unproven
-    result = run_optimize(job, settings, tools, terminal, allow_unproven=allow)
+    if wanted.search_s is None:
+        result = run_optimize(job, settings, tools, terminal, allow_unproven=allow)
+    else:
+        found = SearchSettings(budget_s=wanted.search_s, seed=config.train.seed)
+        result = run_search(job, settings, found, out.with_name(f"{out.name}-search"), terminal)
     chain = None
     if wanted.chain is not None:
         with terminal.step("measuring what each pass brings") as step:
@@ -96,6 +105,26 @@ def optimize_config(
         terminal.say(f"headway: {refused}")
         return refused.exit_code
     return 0
+
+
+def run_search(
+    job: Job,
+    settings: OptimizeSettings,
+    search: SearchSettings,
+    folder: Path,
+    terminal: Terminal,
+) -> OptimizeResult:
+    """Search recipes of passes, and leave the frontier as a page in the folder of the search."""
+    with terminal.step("searching") as step:
+        found = search_model(job, search, settings, folder, MonotonicClock(), step.told)
+    target = folder / "frontier.html"
+    target.write_text(frontier_page(found.report, job.name))
+    tried = sum(point.rung is not None for point in found.report.points)
+    terminal.say(
+        f"{tried} of {len(found.report.points)} recipes tried in {found.report.seconds:.0f} s, "
+        f"{found.report.stopped}; taken: {found.report.taken or 'the original'}; all: {target}"
+    )
+    return found.optimized
 
 
 def with_passes(settings: OptimizeSettings, passes: bool | None) -> OptimizeSettings:

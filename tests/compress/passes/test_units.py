@@ -10,9 +10,11 @@ from tests.graph.library_models import LIBRARY
 from tests.models.conftest import SETTINGS, make_schema
 from torch import Tensor, nn
 
+from headway.compress.passes import units
 from headway.compress.passes.cut import cut, difference, removable, take_out
 from headway.compress.passes.units import Units, find_units
 from headway.core import CaptureError, Dense, Schema, Scope, Sparse, Table
+from headway.graph import Captured, trace
 from headway.models import (
     ZOO,
     DienSettings,
@@ -206,3 +208,23 @@ def test_a_recurrence_s_state_is_one_unit_over_all_gates() -> None:
     assert places["extraction.of_history.weight_hh_l0", 0].tolist() == [
         [i, i + 6, i + 12] for i in range(6)
     ]
+
+
+def test_a_model_is_traced_once_until_its_shapes_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced: list[nn.Module] = []
+
+    def counted(model: nn.Module, schema: Schema) -> Captured:
+        traced.append(model)
+        return trace(model, schema)
+
+    monkeypatch.setattr(units, "trace", counted)
+    model = Own(nn.Sequential(nn.Linear(15, 6), nn.ReLU(), nn.Linear(6, 1)))
+    first = find_units(model, SCHEMA)
+    places = units.output_places(model, SCHEMA)
+    assert places == [[("over.2.weight", (6,), 0), ("over.2.bias", (), 0)]]
+    assert len(traced) == 1
+    smaller, schema, _ = cut(model, SCHEMA, first, half(first))
+    assert len(find_units(smaller, schema).site("over.0")) == 3
+    model.over = nn.Sequential(nn.Linear(15, 8), nn.ReLU(), nn.Linear(8, 1))
+    assert len(find_units(model, SCHEMA).site("over.0")) == 8
+    assert len(traced) == 3

@@ -103,6 +103,10 @@ class Flow:
                 self.classes.freeze(*value.axes)
                 self.classes.bend(*value.axes)
 
+    def forget(self) -> None:
+        """Let go of what was known of each node; what was joined stays."""
+        self._values.clear()
+
     def look_up(self, node: fx.Node) -> tuple[Value, list[Value]]:
         """Return a table and what it is looked up with; what holds no table of the schema stays."""
         table, *lists = (self.value(source) for source in node.args[:3] if _is_node(source))

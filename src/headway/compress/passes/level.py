@@ -25,7 +25,11 @@ _SAME: Line = (1.0, 0.0)
 
 
 def level(
-    model: nn.Module, schema: Schema, rows: Dataset, original: NDArray[np.float32]
+    model: nn.Module,
+    schema: Schema,
+    rows: Dataset,
+    original: NDArray[np.float32],
+    like: nn.Module | None = None,
 ) -> tuple[Line, ...]:
     """Scale and shift each task's output, in place, to fit the original's predictions best.
 
@@ -40,6 +44,7 @@ def level(
         schema: of the model.
         rows: that neither trained it nor will judge it.
         original: the original's raw outputs ``[rows, tasks]`` on them.
+        like: a model of the same structure that was asked about before, which saves a trace.
 
     Returns:
         The line of each task.
@@ -47,7 +52,7 @@ def level(
     raw = predict(model, rows).astype(np.float64)
     some = rows.take(np.arange(min(len(rows), _TRIED)))
     lines = []
-    for task, places in enumerate(output_places(model, schema)):
+    for task, places in enumerate(output_places(like or model, schema)):
         wanted = probabilities(original[:, task])
         steps = [(_line(raw[:, task], wanted), places)]
         biases = [place for place in places if place[1] == ()]

@@ -128,7 +128,9 @@ def prune(
     notes: tuple[str, ...] = ()
     current, current_schema, left = copy.deepcopy(model).eval(), schema, 1.0
     for turn in range(settings.rounds):
-        units, said = removable(current, current_schema, find_units(current, current_schema))
+        # The copy is the model's equal at first, of which more may be known.
+        found_in = model if turn == 0 else current
+        units, said = removable(current, current_schema, find_units(found_in, current_schema))
         notes = notes or tuple(said)
         # Each round leaves the same share of what it finds.
         share = settings.flops ** ((turn + 1) / settings.rounds) / left

@@ -17,6 +17,7 @@ from headway.compress.passes.lightweight import LightweightSettings, lighten
 from headway.compress.passes.prune import PruneSettings, prune
 from headway.compress.passes.rounding import RoundingSettings, learn_rounded
 from headway.compress.passes.tail import TailSettings, fold_tables
+from headway.compress.passes.units import shapes_of
 from headway.core import Clock, Schema, UsageError, to_seconds
 from headway.data import Dataset
 from headway.models import TrainProgress, TrainResult, predict
@@ -132,7 +133,9 @@ def run_pass(
         told(name, None)
     made = _PASSES[name](before, recipe, material, rng, told)
     aside = material.valid.narrowed(made.schema)
-    level(made.model, made.schema, aside, material.valid_raw)
+    same = shapes_of(made.model) == shapes_of(before.model)
+    like = before.model if same else None
+    level(made.model, made.schema, aside, material.valid_raw, like)
     seconds = to_seconds(clock.now() - start)
     return Stage(name, made.model.eval(), made.schema, seconds, made.facts, made.kept)
 

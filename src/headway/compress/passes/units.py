@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,10 +108,7 @@ def find_units(model: nn.Module, schema: Schema) -> Units:
     Raises:
         CaptureError: if the model cannot be captured.
     """
-    traced = trace(model, schema)
-    names = canonical_names(model)
-    flow = Flow(traced, names)
-    flow.walk(RULES)
+    flow = _followed(model, schema)
     parameters = {name for name, _ in model.named_parameters()}
     members = _members(flow, parameters)
     sites, ids = _sites(flow, members, set(flow.tables))
@@ -131,9 +129,7 @@ def output_places(model: nn.Module, schema: Schema) -> list[list[tuple[str, tupl
     Raises:
         CaptureError: if the model cannot be captured.
     """
-    traced = trace(model, schema)
-    flow = Flow(traced, canonical_names(model))
-    flow.walk(RULES)
+    flow = _followed(model, schema)
     parameters = {name for name, _ in model.named_parameters()}
     places: dict[int, list[tuple[str, tuple[int, ...], int]]] = defaultdict(list)
     for name, axes in flow.places.items():
@@ -144,6 +140,28 @@ def output_places(model: nn.Module, schema: Schema) -> list[list[tuple[str, tupl
     roots = [flow.classes.root(label) if label >= 0 else None for label in flow.output.tolist()]
     alone = len(set(roots)) == len(roots)
     return [places[root] if alone and root is not None else [] for root in roots]
+
+
+def shapes_of(model: nn.Module) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Return the names and shapes of all parameters and buffers."""
+    return tuple((name, tuple(tensor.shape)) for name, tensor in model.state_dict().items())
+
+
+_FOLLOWED: WeakKeyDictionary[nn.Module, tuple[object, Flow]] = WeakKeyDictionary()
+"""Tracing takes seconds, and several passes ask about one module."""
+
+
+def _followed(model: nn.Module, schema: Schema) -> Flow:
+    """Return the walk over a model's graph, made anew where shapes have changed since."""
+    key = (schema, shapes_of(model))
+    known = _FOLLOWED.get(model)
+    if known is not None and known[0] == key:
+        return known[1]
+    flow = Flow(trace(model, schema), canonical_names(model))
+    flow.walk(RULES)
+    flow.forget()
+    _FOLLOWED[model] = (key, flow)
+    return flow
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:

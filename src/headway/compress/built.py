@@ -20,6 +20,7 @@ from headway.core import Query
 from headway.data import Dataset
 from headway.engine.torch_eager import TorchRunner
 from headway.graph import golden_queries
+from headway.models import predict
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +88,11 @@ def prove_equal(
     )
     check_equal(equality, settings.equality_limit, remedy)
     return equality
+
+
+def scored(model: torch.nn.Module, rows: Dataset) -> Scored:
+    """Return a part of the data with a model's outputs on it."""
+    return Scored(rows, predict(model, rows))
 
 
 @contextmanager

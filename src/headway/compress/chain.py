@@ -8,13 +8,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from torch import nn
 
 from headway.bundle import GuardEntry, row_bytes
-from headway.compress.built import Built, build, one_thread, prove_equal
-from headway.compress.choose import Scored, Trial, measure_samples, try_compositions
+from headway.compress.built import Built, build, one_thread, prove_equal, scored
+from headway.compress.choose import Trial, measure_samples, try_compositions
 from headway.compress.composition import Composition
-from headway.compress.job import Job, Progress
+from headway.compress.job import Job, Progress, teller
 from headway.compress.passes import Stage, first_stage
 from headway.compress.rows import sample_rows
 from headway.compress.settings import OptimizeSettings
@@ -168,11 +167,11 @@ def measure_chain(
     """
     check_sizes(settings)
     rng, _ = chance_and_time
-    tell = _teller(progress)
+    tell = teller(CHAIN_STAGES, progress)
     tell()
     data = job.data
     everything = [first_stage(job.model, data.schema), *stages]
-    choose = _scored(job.model, sample_rows(data.choose, settings.choose_rows, rng))
+    choose = scored(job.model, sample_rows(data.choose, settings.choose_rows, rng))
     built = _compose(everything, job, settings, rng, tell)
     own = {
         b.compositions[0].variant: predict(b.stage.model, choose.rows.narrowed(b.stage.schema))
@@ -192,7 +191,7 @@ def measure_chain(
     trials = try_compositions(compositions, choose, own, settings, rng, medians)
     prefixes = _prefixes(built, trials)
     tell()
-    court = Judge(_scored(job.model, data.test), settings.guard, len(prefixes), rng, data.train)
+    court = Judge(scored(job.model, data.test), settings.guard, len(prefixes), rng, data.train)
     target = sla or Sla()
     speeds = {name: _Speed.of(by_size, target) for name, by_size in samples.items()}
     links = [_link(name, prefix, speeds, court) for name, prefix in prefixes.items()]
@@ -275,18 +274,3 @@ def _candidate_bytes(composition: Composition, schema: Schema) -> int:
 def _times(samples: Samples) -> Times:
     us = np.asarray(samples, np.float64) / 1000
     return Times(p50_us=float(np.median(us)), p95_us=float(np.percentile(us, 95)), samples=len(us))
-
-
-def _scored(model: nn.Module, rows: Any) -> Scored:
-    return Scored(rows, predict(model, rows))
-
-
-def _teller(progress: Progress | None) -> Callable[[], None]:
-    parts = iter(enumerate(CHAIN_STAGES))
-
-    def tell() -> None:
-        done, part = next(parts)
-        if progress is not None:
-            progress(part, done, len(CHAIN_STAGES))
-
-    return tell

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,18 @@ from headway.data import Dataset
 
 Progress = Callable[[str, int, int], None]
 """Called before each stage: what begins, how many are done, how many there are."""
+
+
+def teller(stages: Sequence[str], progress: Progress | None) -> Callable[[], None]:
+    """Return what to call as each stage begins."""
+    waiting = iter(enumerate(stages))
+
+    def tell() -> None:
+        done, stage = next(waiting)
+        if progress is not None:
+            progress(stage, done, len(stages))
+
+    return tell
 
 
 class _ToJson(Protocol):

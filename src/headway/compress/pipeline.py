@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
 
 from headway.bundle import BundleParts, Choice, Golden, GuardEntry
-from headway.compress.built import build, one_thread, prove_equal
+from headway.compress.built import build, one_thread, prove_equal, scored
 from headway.compress.checks import data_warnings, score_warnings
-from headway.compress.choose import Scored, measure, rank, try_compositions
+from headway.compress.choose import measure, rank, try_compositions
 from headway.compress.composition import Composition
-from headway.compress.job import Job, OptimizeResult, Progress
+from headway.compress.job import Job, OptimizeResult, Progress, teller
 from headway.compress.passes import Material, Stage, first_stage, run_pass
 from headway.compress.passes.recipe import Told
 from headway.compress.proof import record_golden
@@ -21,12 +21,10 @@ from headway.compress.rows import sample_rows
 from headway.compress.settings import OptimizeSettings
 from headway.compress.verdict import Judge, explained, steps, take
 from headway.core import Clock, MissingDependencyError
-from headway.data import Dataset
 
 if find_spec("torch") is None:
     raise MissingDependencyError("torch", "optimize", "optimising a model")
 
-import torch
 
 from headway.engine.torch_eager import TorchRunner
 from headway.models import TrainProgress, predict
@@ -82,11 +80,11 @@ def optimize_model(
         DataError: if the data cannot judge: one class only, no rows, constant scores.
     """
     rng, _ = chance_and_time
-    tell = _teller(progress)
+    tell = teller(STAGES, progress)
     data = job.data
     tell()
-    choose = _scored(job.model, sample_rows(data.choose, settings.choose_rows, rng))
-    test = _scored(job.model, data.test)
+    choose = scored(job.model, sample_rows(data.choose, settings.choose_rows, rng))
+    test = scored(job.model, data.test)
     warnings = data_warnings(data.train, data.choose, data.test, data.valid)
     warnings += score_warnings(test.rows, test.raw)
     tell()
@@ -132,21 +130,6 @@ def optimize_model(
         warnings=tuple(warnings),
         passes=tuple(passes or made.get(taken.composition.variant, ())),
     )
-
-
-def _teller(progress: Progress | None) -> Callable[[], None]:
-    stages = iter(enumerate(STAGES))
-
-    def tell() -> None:
-        done, stage = next(stages)
-        if progress is not None:
-            progress(stage, done, len(STAGES))
-
-    return tell
-
-
-def _scored(model: torch.nn.Module, rows: Dataset) -> Scored:
-    return Scored(rows, predict(model, rows))
 
 
 def _pass_teller(progress: Progress | None) -> Told | None:

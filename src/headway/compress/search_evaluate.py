@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.bundle import GuardEntry
-from headway.compress.built import build, one_thread
-from headway.compress.choose import Scored, measure_samples, try_compositions
+from headway.compress.built import build, one_thread, scored
+from headway.compress.choose import measure_samples, try_compositions
 from headway.compress.composition import Composition
 from headway.compress.guard import evidence_of_tasks, judge, worst
 from headway.compress.job import Job
@@ -70,7 +70,7 @@ class Evaluator:
         self._store = store
         self._clock = clock
         rows = sample_rows(job.data.choose, optimize.choose_rows, self._rng(_DRAW_ROWS))
-        self._choose = Scored(rows, predict(job.model, rows))
+        self._choose = scored(job.model, rows)
         self._original = first_stage(job.model, job.data.schema)
 
     def stage(self, point: Point, rung: int) -> Stage:

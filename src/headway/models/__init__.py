@@ -27,6 +27,7 @@ from headway.models.train import (
     TrainProgress,
     TrainResult,
     TrainSettings,
+    mean_log_loss,
     train,
 )
 from headway.models.trainable import (
@@ -76,6 +77,7 @@ __all__ = [
     "draw_features",
     "fold_module",
     "load_checkpoint",
+    "mean_log_loss",
     "operator_shares",
     "predict",
     "save_checkpoint",

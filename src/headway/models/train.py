@@ -153,8 +153,7 @@ def _standing(model: nn.Module, rows: Dataset, *, by_loss: bool) -> tuple[float,
     reached = mean_auc(rows.labels, raw)
     if not by_loss:
         return reached, reached
-    tasks = range(raw.shape[1])
-    return reached, -float(np.mean([log_loss(rows.labels[:, t], raw[:, t]) for t in tasks]))
+    return reached, -mean_log_loss(rows.labels, raw)
 
 
 def mean_auc(labels: NDArray[np.float32], raw: NDArray[np.float32]) -> float:
@@ -164,6 +163,11 @@ def mean_auc(labels: NDArray[np.float32], raw: NDArray[np.float32]) -> float:
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def mean_log_loss(labels: NDArray[np.float32], raw: NDArray[np.float32]) -> float:
+    """Return the mean over tasks of the log loss."""
+    return float(np.mean([log_loss(labels[:, t], raw[:, t]) for t in range(labels.shape[1])]))
 
 
 class _Run:

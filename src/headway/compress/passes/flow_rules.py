@@ -12,7 +12,7 @@ from torch import fx
 
 from headway.compress.passes.flow import Flow, Product, argument, plain, sizes
 from headway.compress.passes.flow_shapes import SHAPE_RULES
-from headway.compress.passes.labels import ANY, Labels, Value, combined, fixed
+from headway.compress.passes.labels import ANY, Labels, Value, any_late, combined, fixed
 from headway.graph import GRU
 
 aten = torch.ops.aten
@@ -39,7 +39,7 @@ def _matrix(flow: Flow, node: fx.Node) -> Value:
         flow.classes.bend(given.last, other.axes[-2], other.last)
     count = flow.times(node.args[0])
     flow.products.append(
-        Product(count, inner, other.last, combined([given.late, _any(other)], len(inner)))
+        Product(count, inner, other.last, combined([given.late, any_late(other)], len(inner)))
     )
     batch = given.axes[:-1] if len(given.axes) >= len(other.axes) else other.axes[:-2]
     late = np.full(len(other.last), given.late.any() or other.late.any())
@@ -206,10 +206,6 @@ def _biases(flow: Flow, bias: object) -> list[Labels | None]:
 
 def _has_labels(value: Value) -> bool:
     return any(axis is not None and bool((axis >= 0).any()) for axis in value.axes)
-
-
-def _any(value: Value) -> Any:
-    return np.array([value.late.any()])
 
 
 _NOT_LINEAR = [

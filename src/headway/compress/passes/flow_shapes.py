@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from headway.compress.passes.flow import Flow, argument, nodes_of, sizes
-from headway.compress.passes.labels import ANY, Labels, Value, combined, fixed
+from headway.compress.passes.labels import ANY, Labels, Value, any_late, combined, fixed
 from headway.graph import NOISE
 
 aten = torch.ops.aten
@@ -78,7 +78,7 @@ def _select(flow: Flow, node: fx.Node) -> Value:
     dim = cast("int", argument(node, 1, 0)) % len(value.axes)
     flow.classes.freeze(value.axes[dim])
     axes = [axis for place, axis in enumerate(value.axes) if place != dim]
-    return _with_last(axes, value.late if dim < len(value.axes) - 1 else _any(value))
+    return _with_last(axes, value.late if dim < len(value.axes) - 1 else any_late(value))
 
 
 def _unsqueeze(flow: Flow, node: fx.Node) -> Value:
@@ -111,7 +111,7 @@ def _permute(flow: Flow, node: fx.Node) -> Value:
     else:
         first, second = (0, 1) if node.target is aten.t.default else _two(node, rank)
         order[first], order[second] = order[second], order[first]
-    late = value.late if order[-1] == rank - 1 else _any(value)
+    late = value.late if order[-1] == rank - 1 else any_late(value)
     return _with_last([value.axes[place] for place in order], late)
 
 
@@ -125,7 +125,7 @@ def _reshape(flow: Flow, node: fx.Node) -> Value:
         axes += _regrouped(flow, [value.axes[p] for p in old], [result.shape[p] for p in new])
     last = axes[-1] if axes else None
     same = last is not None and len(value.late) == len(last)
-    return _with_last(axes, value.late if same else _any(value))
+    return _with_last(axes, value.late if same else any_late(value))
 
 
 def _groups(old: list[int], new: list[int]) -> list[tuple[list[int], list[int]]]:
@@ -207,10 +207,6 @@ def _together(flow: Flow, axes: list[Labels]) -> Labels:
 
 def _late(value: Value) -> Any:
     return combined([value.late], len(value.last))
-
-
-def _any(value: Value) -> Any:
-    return np.array([value.late.any()])
 
 
 def _with_last(axes: list[Labels | None], late: Any) -> Value:

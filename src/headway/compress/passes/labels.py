@@ -117,3 +117,8 @@ def combined(late: Sequence[NDArray[np.bool_]], size: int) -> NDArray[np.bool_]:
     for part in late:
         total |= part if len(part) == size else part.any()
     return total
+
+
+def any_late(value: Value) -> NDArray[np.bool_]:
+    """Return as one entry whether any position depends on the candidate."""
+    return np.array([value.late.any()])

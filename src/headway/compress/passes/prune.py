@@ -28,8 +28,7 @@ from headway.compress.passes.observe import Observed, magnitudes, observe
 from headway.compress.passes.units import Units, find_units
 from headway.core import Schema, check_fields
 from headway.data import Dataset
-from headway.measure import log_loss
-from headway.models import predict
+from headway.models import mean_log_loss, predict
 
 Share = Annotated[float, Meta(gt=0.0, le=1.0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -170,7 +169,10 @@ class _Step:
         if len(found) == 1:
             return names[0], found[names[0]]
         aside = rows.take(drawn[first:]) if len(drawn) > first else rows.take(drawn)
-        losses = {name: _loss(result[0], aside) for name, result in found.items()}
+        losses = {
+            name: mean_log_loss(aside.labels, predict(result[0], aside))
+            for name, result in found.items()
+        }
         best = min(losses, key=lambda name: losses[name])
         return best, found[best]
 
@@ -188,12 +190,6 @@ class _Step:
         )
         replace_parameters(model, {**state_of(model), **taken_from(better, left)})
         return model, schema, left, after
-
-
-def _loss(model: nn.Module, rows: Dataset) -> float:
-    raw = predict(model, rows)
-    tasks = range(raw.shape[1])
-    return float(np.mean([log_loss(rows.labels[:, t], raw[:, t]) for t in tasks]))
 
 
 def _note_widths(

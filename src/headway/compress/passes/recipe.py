@@ -121,7 +121,7 @@ def run_pass(
 ) -> Stage:
     """Return what one pass makes of a stage, which is left as it was.
 
-    The mean prediction on the validation rows is put back to that of the original.
+    Its outputs are then fitted back to the original's predictions on the validation rows.
 
     Raises:
         CaptureError: if the model cannot be captured.

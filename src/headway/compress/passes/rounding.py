@@ -22,8 +22,7 @@ from headway.compress.quantize import LEAST_WIDTH, Range, codes_of, fit_range
 from headway.compress.quantize_tables import quantize_tables
 from headway.core import check_fields
 from headway.data import Dataset
-from headway.measure import log_loss
-from headway.models import TrainProgress, TrainResult, batch_features, predict
+from headway.models import TrainProgress, TrainResult, batch_features, mean_log_loss, predict
 
 _REPEATS = 8
 """Most times that a table is rounded: int4 rows that moved at all stood still after four."""
@@ -247,4 +246,4 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
 
 def _loss(model: nn.Module, rows: Dataset) -> float:
     raw = predict(model, rows)
-    return float(np.mean([log_loss(rows.labels[:, t], raw[:, t]) for t in range(raw.shape[1])]))
+    return mean_log_loss(rows.labels, raw)

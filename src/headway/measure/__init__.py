@@ -7,6 +7,7 @@ from headway.measure.compare import (
     delong_paired,
     paired_bootstrap,
 )
+from headway.measure.histogram import RELATIVE_ERROR, LatencyHistogram
 from headway.measure.latency import (
     NEVER,
     STANDARD_PERCENTILES,
@@ -36,10 +37,12 @@ from headway.measure.sla import SlaVerdict, judge_sla
 
 __all__ = [
     "NEVER",
+    "RELATIVE_ERROR",
     "STANDARD_PERCENTILES",
     "AucDifference",
     "CalibrationShift",
     "Evaluate",
+    "LatencyHistogram",
     "LatencyProfile",
     "LatencySummary",
     "LbtPoint",

@@ -7,6 +7,12 @@ from headway.measure.compare import (
     delong_paired,
     paired_bootstrap,
 )
+from headway.measure.early_stopping import (
+    EARLY_STOPPING_CONFIDENCE,
+    early_stopping_estimate,
+    fewest_queries,
+    most_over_limit,
+)
 from headway.measure.histogram import RELATIVE_ERROR, LatencyHistogram
 from headway.measure.latency import (
     NEVER,
@@ -36,6 +42,7 @@ from headway.measure.shift import CalibrationShift, calibration_shift
 from headway.measure.sla import SlaVerdict, judge_sla
 
 __all__ = [
+    "EARLY_STOPPING_CONFIDENCE",
     "NEVER",
     "RELATIVE_ERROR",
     "STANDARD_PERCENTILES",
@@ -60,13 +67,16 @@ __all__ = [
     "calibration_ratio",
     "calibration_shift",
     "delong_paired",
+    "early_stopping_estimate",
     "estimate_percentiles",
     "expected_calibration_error",
+    "fewest_queries",
     "find_lbt",
     "judge_sla",
     "latency_histogram",
     "log_loss",
     "log_loss_rows",
+    "most_over_limit",
     "normalized_entropy",
     "order_ranks",
     "paired_bootstrap",

@@ -21,7 +21,7 @@ def order_ranks(count: int, quantile: float, confidence: float = 0.95) -> tuple[
         confidence: of the two-sided interval; each tail gets half of the rest.
     """
     tail = (1 - confidence) / 2
-    first, below = _binomial_cdf(count, quantile)
+    first, below = binomial_cdf(count, quantile)
     # P(value[low] > quantile) = P(X <= low - 1), and P(value[high] < quantile) = P(X >= high).
     low = first + int(np.searchsorted(below, tail, side="right"))
     high = first + int(np.searchsorted(below, 1 - tail, side="left")) + 1
@@ -36,8 +36,12 @@ def queries_needed(percentile: float, confidence: float = 0.95) -> int:
     return ceil(log((1 - confidence) / 2) / log(percentile / 100))
 
 
-def _binomial_cdf(count: int, p: float) -> tuple[int, NDArray[np.float64]]:
-    """Return the first outcome of a window that holds all but 1e-15 of the mass, and the CDF."""
+def binomial_cdf(count: int, p: float) -> tuple[int, NDArray[np.float64]]:
+    """Return a binomial's CDF, over the window of outcomes that holds all but 1e-15 of the mass.
+
+    Returns:
+        The window's first outcome, and the CDF from there on, float64 ``[outcomes]``.
+    """
     centre, spread = count * p, 9 * sqrt(count * p * (1 - p)) + 20
     first, last = max(0, floor(centre - spread)), min(count, ceil(centre + spread))
     k = np.arange(first, last)

@@ -40,6 +40,7 @@ from headway.measure.quality import (
 from headway.measure.ranking import QueryRanking, rank_queries
 from headway.measure.shift import CalibrationShift, calibration_shift
 from headway.measure.sla import SlaVerdict, judge_sla
+from headway.measure.windows import RunWindow, run_windows, violation_seconds, window_length
 
 __all__ = [
     "EARLY_STOPPING_CONFIDENCE",
@@ -61,6 +62,7 @@ __all__ = [
     "Percentile",
     "QueryRanking",
     "RunRecord",
+    "RunWindow",
     "SlaVerdict",
     "auc",
     "bootstrap_pair",
@@ -84,5 +86,8 @@ __all__ = [
     "profile_of",
     "queries_needed",
     "rank_queries",
+    "run_windows",
     "summarize_latency",
+    "violation_seconds",
+    "window_length",
 ]

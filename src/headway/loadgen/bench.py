@@ -130,7 +130,8 @@ class Bench:
             chosen = source.integers(len(self._pool), size=count)
             return self._sizes[chosen]
 
-        schedule = draw_schedule(rate_qps, settings.warmup_s + seconds, sizes, rng)
+        length_s, arrivals = settings.warmup_s + seconds, settings.workload.arrivals
+        schedule = draw_schedule(rate_qps, length_s, sizes, rng, arrivals)
         prepared = [self._pool[i] for i in chosen.tolist()]
 
         async def drive() -> RunRecord:

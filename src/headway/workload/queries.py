@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +19,8 @@ from headway.core import (
     Sparse,
     slice_columns,
 )
+from headway.workload.ids import DrawIds, uniform_ids, zipf_ids
 from headway.workload.settings import Lengths, Skew
-
-DrawIds = Callable[[int, int, np.random.Generator], NDArray[np.int64]]
-"""Draws (count, table rows, rng) ids."""
 
 
 def draw_queries(
@@ -32,7 +28,7 @@ def draw_queries(
     sizes: NDArray[np.int64],
     rng: np.random.Generator,
     *,
-    ids: Skew = "zipf",
+    ids: Skew | DrawIds = "zipf",
     exponent: float = 1.05,
     lengths: Lengths = "drawn",
 ) -> list[Query]:
@@ -42,16 +38,17 @@ def draw_queries(
         schema: what the queries fit.
         sizes: int64 ``[queries]``, candidates of each.
         rng: source of chance.
-        ids: ``zipf``, or ``uniform``, the worst case for caches.
-        exponent: of the Zipf law.
+        ids: ``zipf``, or ``uniform``, the worst case for caches; or what draws them, such as
+            ``AccessHistogram.draw`` or ``Reuse.over(zipf_ids())``. Each column is one call, its
+            ids in the order of queries.
+        exponent: of the Zipf law; nothing else looks at it.
         lengths: of bags and sequences: ``drawn`` uniformly up to ``max_length``, or all ``full``.
     """
-
-    def draw_ids(count: int, rows: int, source: np.random.Generator) -> NDArray[np.int64]:
-        if ids == "uniform":
-            return source.integers(rows, size=count)
-        return scatter(zipf_ranks(count, rows, exponent, source), rows)
-
+    draw_ids = ids
+    if draw_ids == "uniform":
+        draw_ids = uniform_ids
+    elif draw_ids == "zipf":
+        draw_ids = zipf_ids(exponent)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     draw = _Draw(schema, draw_ids, lengths, rng)
     context = draw.columns(Scope.QUERY, len(sizes))
@@ -65,64 +62,6 @@ def draw_queries(
         )
         for i, size in enumerate(sizes)
     ]
-
-
-def zipf_ranks(
-    count: int, rows: int, exponent: float, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Draw ranks 0 .. rows - 1 with probability proportional to ``(rank + 1) ** -exponent``.
-
-    Exact for any exponent >= 0, without a table of probabilities: rejection from the envelope
-    of Hörmann and Derflinger, "Rejection-inversion to generate variates from monotone discrete
-    distributions" (ACM TOMACS 1996), all draws at once.
-
-    Args:
-        count: how many.
-        rows: how many ranks there are.
-        exponent: of the law; 0 is uniform.
-        rng: source of chance.
-
-    Returns:
-        int64 ``[count]``.
-    """
-    out = np.empty(count, np.int64)
-    missing = np.arange(count)
-    low = _area(1.5, exponent) - 1.0
-    high = _area(rows + 0.5, exponent)
-    while len(missing):
-        under = rng.uniform(low, high, size=len(missing))
-        rank = np.clip(np.floor(_inverse_area(under, exponent) + 0.5), 1, rows)
-        kept = under >= _area(rank + 0.5, exponent) - rank**-exponent
-        out[missing[kept]] = rank[kept].astype(np.int64) - 1
-        missing = missing[~kept]
-    return out
-
-
-def scatter(ranks: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """Spread ranks over a table one to one, so that popular rows do not lie side by side.
-
-    Multiplication by a number that shares no factor with ``rows``; near the golden section of
-    the table, neighbours in rank land far apart.
-    """
-    # The second bound keeps the product inside 64 bits.
-    step = max(1, min(int(rows * 0.6180339887), 2**62 // rows))
-    while np.gcd(step, rows) != 1:
-        step += 1
-    return ranks * step % rows
-
-
-def _area(x: Any, exponent: float) -> Any:
-    """Integral of ``x ** -exponent`` from 1."""
-    if abs(exponent - 1) < 1e-9:
-        return np.log(x)
-    return np.expm1((1 - exponent) * np.log(x)) / (1 - exponent)
-
-
-def _inverse_area(area: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
-    if abs(exponent - 1) < 1e-9:
-        return np.exp(area)
-    inside = np.maximum((1 - exponent) * area, -1 + 1e-16)
-    return np.asarray(np.exp(np.log1p(inside) / (1 - exponent)))
 
 
 @dataclass(frozen=True, slots=True)

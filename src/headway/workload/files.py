@@ -1,0 +1,219 @@
+"""Files that workloads are drawn from: traces of moments, counts per minute, size histograms."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headway.core import DataError
+
+MOST_ROWS = 20_000_000
+LARGEST_SIZE = 1_000_000
+_MINUTE = re.compile(r"^(?:minute_)?(\d+)$")
+_MOMENTS = {"timestamp", "seconds"}
+_COUNTS = {"count", "counts"}
+
+Row = tuple[int, list[str]]
+"""The number of a line and its cells."""
+
+
+def read_moments(path: Path) -> NDArray[np.float64]:
+    """Read when things happened, from a csv or csv.gz.
+
+    Args:
+        path: has a column TIMESTAMP (dates with up to nanoseconds, or seconds), or seconds in
+            its first column and no header. Order does not matter.
+
+    Returns:
+        float64 ``[events]``, seconds from the first, in order; two at least, not all alike.
+
+    Raises:
+        DataError: naming the file and the line.
+    """
+    rows = _rows(path)
+    place, data = _column(path, rows, _MOMENTS)
+    lines, cells = [line for line, _ in data], [_cell(path, row, place) for row in data]
+    moments = _as_seconds(path, lines, cells)
+    moments.sort()
+    if len(moments) < 2 or moments[0] == moments[-1]:
+        raise DataError(f"{path} has {len(moments)} moments; a trace needs two that differ")
+    moments -= moments[0]
+    return moments
+
+
+def read_counts(path: Path) -> NDArray[np.float64]:
+    """Read how many queries came in each minute, from a csv or csv.gz.
+
+    Args:
+        path: has columns ``minute_1``, ``minute_2``, ... (or ``1``, ``2``, ... beside others),
+            summed over rows as in the Azure Functions traces; or a column ``count`` or only one
+            column, a minute per line.
+
+    Returns:
+        float64 ``[minutes]``, of which at least one is positive.
+
+    Raises:
+        DataError: naming the file and the line.
+    """
+    rows = _rows(path)
+    head = rows[0][1]
+    minutes = {int(m[1]): i for i, cell in enumerate(head) if (m := _MINUTE.match(cell.lower()))}
+    if minutes and len(head) > 1:
+        places = [minutes[number] for number in sorted(minutes)]
+        counts = np.zeros(len(places))
+        for row in rows[1:]:
+            counts += _numbers(path, row, places)
+    else:
+        place, data = _column(path, rows, _COUNTS)
+        counts = np.array([_number(path, row[0], _cell(path, row, place)) for row in data])
+    if not counts.sum() > 0:
+        raise DataError(f"{path} counts no query in any of its {len(counts)} minutes")
+    return counts
+
+
+def read_sizes(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Read a histogram of query sizes, from a csv or csv.gz of ``size,count``.
+
+    Returns:
+        int64 ``[sizes]``, rising, and float64 ``[sizes]``, their shares, which sum to 1.
+
+    Raises:
+        DataError: naming the file and the line.
+    """
+    rows = _rows(path)
+    data = rows[1:] if [c.lower() for c in rows[0][1]] == ["size", "count"] else rows
+    counts: dict[int, float] = {}
+    for line, cells in data:
+        if len(cells) != 2:
+            raise DataError(f"{path} line {line} has {len(cells)} cells; write size,count")
+        size = _number(path, line, cells[0])
+        if size != int(size) or not 1 <= size <= LARGEST_SIZE:
+            raise DataError(
+                f"{path} line {line}: a size is a whole number from 1 to {LARGEST_SIZE:,}, "
+                f"not {cells[0]!r}"
+            )
+        counts[int(size)] = counts.get(int(size), 0.0) + _number(path, line, cells[1])
+    total = sum(counts.values())
+    if not total > 0:
+        raise DataError(f"{path} counts no query of any size")
+    sizes = sorted(counts)
+    return np.array(sizes, np.int64), np.array([counts[size] for size in sizes]) / total
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say which file it was that could not be read.
+
+    Raises:
+        DataError: in the place of what decoders and the system raise.
+    """
+    try:
+        yield
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def _rows(path: Path) -> list[Row]:
+    """Return what is not blank; at least one row."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with reading(path), opened(path, "rt", encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        cells = ((lines.line_num, [cell.strip() for cell in row]) for row in lines if any(row))
+        rows = list(islice(cells, MOST_ROWS + 1))
+    if not rows:
+        raise DataError(f"{path} is empty")
+    if len(rows) > MOST_ROWS:
+        raise DataError(f"{path} has more than {MOST_ROWS:,} rows; cut it into parts")
+    return rows
+
+
+def _column(path: Path, rows: list[Row], names: set[str]) -> tuple[int, list[Row]]:
+    """Return the place of the column that has one of the names, and the rows below."""
+    head = [cell.lower() for cell in rows[0][1]]
+    for place, cell in enumerate(head):
+        if cell in names:
+            return place, rows[1:]
+    if len(head) > 1 or not head[0] or head[0][0].isalpha():
+        raise DataError(
+            f"{path} line {rows[0][0]}: no column is named {' or '.join(sorted(names))}, and it "
+            f"is not a single column of numbers; its columns are {rows[0][1][:6]}"
+        )
+    return 0, rows
+
+
+def _cell(path: Path, row: Row, place: int) -> str:
+    line, cells = row
+    if place >= len(cells):
+        raise DataError(f"{path} line {line} has {len(cells)} cells, column {place + 1} is missing")
+    return cells[place]
+
+
+def _numbers(path: Path, row: Row, places: list[int]) -> NDArray[np.float64]:
+    """Return the cells at the places as counts: all at once, or one by one to name a bad one."""
+    cells = [_cell(path, row, place) for place in places]
+    try:
+        numbers = np.array(list(map(float, cells)))
+        if np.isfinite(numbers).all() and (numbers >= 0).all():
+            return numbers
+    except ValueError:
+        pass
+    return np.array([_number(path, row[0], cell) for cell in cells])
+
+
+def _number(path: Path, line: int, cell: str) -> float:
+    try:
+        number = float(cell)
+    except ValueError:
+        number = float("nan")
+    if not (isfinite(number) and number >= 0):
+        raise DataError(f"{path} line {line}: {cell!r} is not a count")
+    return number
+
+
+def _as_seconds(path: Path, lines: list[int], cells: list[str]) -> NDArray[np.float64]:
+    """Read seconds, or dates if the first cell is no number."""
+    try:
+        return _parsed(cells)
+    except ValueError as error:
+        for line, cell in zip(lines, cells, strict=True):
+            try:
+                _parsed([cells[0], cell])
+            except ValueError:
+                raise DataError(
+                    f"{path} line {line}: {cell!r} is neither a date with time nor seconds like "
+                    "the first"
+                ) from error
+        raise DataError(f"{path}: {error}") from error
+
+
+def _parsed(cells: list[str]) -> NDArray[np.float64]:
+    """Return seconds.
+
+    Raises:
+        ValueError: if a cell is not of the first's kind.
+    """
+    try:
+        float(cells[0])
+    except ValueError:
+        plain = [cell.removesuffix("Z").removesuffix("+00:00") for cell in cells]
+        dates = np.array(plain).astype("datetime64[ns]")
+        if np.isnat(dates).any():
+            raise ValueError("a date is missing") from None
+        # Differences first: a double does not hold nanoseconds since 1970.
+        return np.asarray((dates - dates.min()).astype(np.int64) / 1e9)
+    except IndexError:
+        return np.empty(0)
+    seconds = np.array(cells, np.float64)
+    if not np.isfinite(seconds).all():
+        raise ValueError("a number is not finite")
+    return seconds

@@ -13,6 +13,16 @@ from headway.measure.early_stopping import (
     fewest_queries,
     most_over_limit,
 )
+from headway.measure.energy import (
+    POWERCAP,
+    EnergyMeter,
+    EnergyMeters,
+    EnergyUse,
+    NotReadableError,
+    NvmlMeter,
+    RaplMeter,
+    open_meters,
+)
 from headway.measure.histogram import RELATIVE_ERROR, LatencyHistogram
 from headway.measure.latency import (
     NEVER,
@@ -45,10 +55,14 @@ from headway.measure.windows import RunWindow, run_windows, violation_seconds, w
 __all__ = [
     "EARLY_STOPPING_CONFIDENCE",
     "NEVER",
+    "POWERCAP",
     "RELATIVE_ERROR",
     "STANDARD_PERCENTILES",
     "AucDifference",
     "CalibrationShift",
+    "EnergyMeter",
+    "EnergyMeters",
+    "EnergyUse",
     "Evaluate",
     "LatencyHistogram",
     "LatencyProfile",
@@ -57,10 +71,13 @@ __all__ = [
     "LbtResult",
     "LbtSettings",
     "MeanDifference",
+    "NotReadableError",
+    "NvmlMeter",
     "Outcome",
     "PairedBootstrap",
     "Percentile",
     "QueryRanking",
+    "RaplMeter",
     "RunRecord",
     "RunWindow",
     "SlaVerdict",
@@ -80,6 +97,7 @@ __all__ = [
     "log_loss_rows",
     "most_over_limit",
     "normalized_entropy",
+    "open_meters",
     "order_ranks",
     "paired_bootstrap",
     "probabilities",

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
+from headway.cli.bench_run import meters_of, run_notes, run_of
 from headway.cli.pages.bench import build_bench
 from headway.cli.results import BenchReport, Harness, Point
 from headway.cli.terminal import Terminal, milliseconds, number
-from headway.core import Sla, UsageError
+from headway.core import MonotonicClock, Ns, Sla, UsageError
 from headway.loadgen import Bench, fetch_models, null_run
 from headway.loadgen import BenchSettings as RunSettings
 from headway.measure import (
+    EnergyUse,
     LbtPoint,
     LbtResult,
     LbtSettings,
@@ -67,31 +67,35 @@ def run_bench(target: str, model: str | None, settings: BenchSettings, terminal:
             harness = measure_harness(settings.seed)
         bench = Bench(url, name, run)
         nothing = BenchReport(
-            url=url, model=name, sla=str(settings.sla), met=False, harness=harness, points=[]
+            url=url,
+            model=name,
+            sla=str(settings.sla),
+            met=False,
+            warmup_s=run.warmup_s,
+            harness=harness,
+            points=[],
         )
-        report, samples = _measure(bench, settings, terminal, nothing)
+        report, record = _measure(bench, settings, terminal, nothing)
     if settings.report is not None:
-        settings.report.write_text(build_bench(report, settings.sla, samples))
+        settings.report.write_text(build_bench(report, settings.sla, record))
     _show(report, settings, terminal)
     return 0 if report.met else 3
 
 
 def _measure(
     bench: Bench, settings: BenchSettings, terminal: Terminal, report: BenchReport
-) -> tuple[BenchReport, NDArray[np.float64]]:
-    """Return the report with what one rate, or the search, gave; and one run's latencies in ms."""
+) -> tuple[BenchReport, RunRecord | None]:
+    """Return the report with what one rate, or the search, gave; and the run it looks at."""
     sla = settings.sla
     replace = msgspec.structs.replace
     if settings.rate is not None:
         with terminal.step(f"firing {settings.rate:g} queries/s"):
-            record = bench.rate(settings.rate, sla=sla)
+            record, energy = _fire(bench, settings.rate, 0, sla, report.url)
         point = point_of(record, sla)
-        return replace(report, met=point.met, points=[point]), record.latency_ns / 1e6
+        run = run_of(record, sla, energy)
+        return replace(report, met=point.met, points=[point], run=run), record
     found = search_lbt(bench, sla, terminal, f"searching the highest rate with {sla}", 50.0)
-    samples = np.empty(0)
-    if found.lbt_qps:
-        samples = bench.rate(found.lbt_qps, seed=10_000, sla=sla).latency_ns / 1e6
-    return replace(
+    report = replace(
         report,
         met=found.lbt_qps > 0,
         lbt_qps=found.lbt_qps,
@@ -99,7 +103,21 @@ def _measure(
         confirmed=found.confirmed,
         note=found.note,
         points=points_of(found),
-    ), samples
+    )
+    if not found.lbt_qps:
+        return report, None
+    with terminal.step(f"one more run at {number(found.lbt_qps)} queries/s, to look at closely"):
+        record, energy = _fire(bench, found.lbt_qps, 10_000, sla, report.url)
+    return replace(report, run=run_of(record, sla, energy)), record
+
+
+def _fire(
+    bench: Bench, rate_qps: float, seed: int, sla: Sla, url: str
+) -> tuple[RunRecord, EnergyUse]:
+    clock = MonotonicClock()
+    meters, start = meters_of(url), clock.now()
+    record = bench.rate(rate_qps, seed=seed, sla=sla)
+    return record, meters.used(Ns(clock.now() - start))
 
 
 def _show(report: BenchReport, settings: BenchSettings, terminal: Terminal) -> None:
@@ -126,6 +144,9 @@ def _show(report: BenchReport, settings: BenchSettings, terminal: Terminal) -> N
         )
     if report.note:
         terminal.result(f"note: {report.note}")
+    if report.run is not None:
+        for line in run_notes(report.run, sla, report.warmup_s):
+            terminal.result(line)
     cost = report.harness
     terminal.result(
         f"the harness itself at {cost.rate_qps:.0f} queries/s: p50 {milliseconds(cost.null_p50_ms)}, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headway.bundle import Choice, GuardEntry
+from headway.measure import EnergyUse, RunWindow
 
 Percentiles = dict[str, float]
 
@@ -53,6 +54,43 @@ class GuardStep(msgspec.Struct, frozen=True, kw_only=True):
     claim: bool
 
 
+class BenchRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of ``headway bench`` looked at closely: that at the given rate, or at the LBT.
+
+    Attributes:
+        offered_qps, achieved_qps: queries per second of the schedule, and answered.
+        seconds: length of the schedule, without warm-up.
+        queries, violations: how many there were, and over the SLA's limit or not answered.
+        lag_p99_ms: p99 of the load generator's own delay.
+        fault: why the run proves nothing, so that it cannot meet the SLA, or "".
+        early_stopping: the test of MLPerf's load generator passes too.
+        allowed_violations: with how many violations it would still pass; -1 if with none.
+        queries_to_prove: with how many queries, and no further violation, it would pass.
+        early_stopping_ms: the SLA's percentile that the run proves, an upper bound.
+        windows: the run over time.
+        violation_seconds: length of the windows whose percentile missed the SLA.
+        energy: what the machine used from before the warm-up until the last reply.
+        watts, queries_per_joule: mean power, and answered queries per joule; None if unknown.
+    """
+
+    offered_qps: float
+    achieved_qps: float
+    seconds: float
+    queries: int
+    violations: int
+    lag_p99_ms: float
+    fault: str
+    early_stopping: bool
+    allowed_violations: int
+    queries_to_prove: int
+    early_stopping_ms: float
+    windows: list[RunWindow]
+    violation_seconds: float
+    energy: EnergyUse
+    watts: float | None
+    queries_per_joule: float | None
+
+
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """What ``headway bench`` found.
 
@@ -63,8 +101,10 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
         lbt_qps, lbt_cps: latency-bounded throughput; None if one rate was measured.
         confirmed: an independent run at the LBT passed too.
         note: what limits the answer.
+        warmup_s: so much of the start of every run is not counted.
         harness: the load generator's own cost.
         points: every run.
+        run: one run looked at closely; None if no rate held.
     """
 
     url: str
@@ -75,8 +115,10 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     lbt_cps: float | None = None
     confirmed: bool = False
     note: str = ""
+    warmup_s: float
     harness: Harness
     points: list[Point]
+    run: BenchRun | None = None
 
 
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ from headway.workload import (
     draw_schedule,
     fixed_sizes,
     lognormal_sizes,
+    mlperf_sizes,
+    normal_sizes,
     production_sizes,
     scatter,
     zipf_ranks,
@@ -97,6 +100,32 @@ def test_a_saved_schedule_comes_back_whole(tmp_path: Path) -> None:
     assert back.duration_ns == schedule.duration_ns
 
 
+def test_models_are_saved_and_older_files_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    numbers, sizes = np.array([1, 5, 9]), np.array([4, 5, 6])
+    Schedule(numbers, sizes, 10, np.array([2, 0, 1], np.int16)).save(path)
+    back = Schedule.load(path)
+    assert back.models.tolist() == [2, 0, 1]
+    assert back.models.dtype == np.int16
+    np.savez(path, intended_ns=numbers, sizes=sizes, duration_ns=10)
+    assert Schedule.load(path).models.tolist() == [0, 0, 0]
+    np.savez(path, intended_ns=numbers, sizes=sizes, duration_ns=10, models=np.array([2.5, 0, 1]))
+    with pytest.raises(DataError, match="is not a schedule"):
+        Schedule.load(path)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(1, 999), st.integers(0, 9))))
+def test_any_schedule_is_saved_and_loaded(rows: list[tuple[int, int, int]]) -> None:
+    columns = np.array(sorted(rows), np.int64).reshape(-1, 3).T
+    schedule = Schedule(columns[0], columns[1], 10**9, columns[2].astype(np.int16))
+    with TemporaryDirectory() as folder:
+        schedule.save(Path(folder) / "run.npz")
+        back = Schedule.load(Path(folder) / "run.npz")
+    for name in ("intended_ns", "sizes", "models", "duration_ns"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(schedule, name))
+
+
 def test_a_file_that_is_no_schedule_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.npz"
     with pytest.raises(DataError, match="is not a schedule"):
@@ -126,6 +155,12 @@ def test_an_impossible_schedule_is_refused(
         Schedule(np.array(intended), np.array(sizes), 10)
 
 
+def test_models_must_fit_the_arrivals() -> None:
+    for models, message in (([0], "2 arrivals but 1 models"), ([0, -1], "counted from 0")):
+        with pytest.raises(DataError, match=message):
+            Schedule(np.array([1, 2]), np.array([1, 1]), 10, np.array(models, np.int16))
+
+
 def test_production_sizes_have_the_published_percentiles() -> None:
     sizes = production_sizes(400_000, np.random.default_rng(0))
     found = np.percentile(sizes, [1, 5, 25, 50, 75, 90, 95, 99, 99.9])
@@ -141,6 +176,19 @@ def test_lognormal_sizes_have_the_published_percentiles() -> None:
     sizes = lognormal_sizes()(200_000, np.random.default_rng(0))
     found = np.percentile(sizes, [1, 5, 50, 95, 99])
     np.testing.assert_allclose(found, [103, 118, 164, 228, 261], rtol=0.02)
+
+
+def test_mlperf_and_normal_sizes_have_the_published_percentiles() -> None:
+    sizes = mlperf_sizes(200_000, np.random.default_rng(0))
+    found = np.percentile(sizes, [1, 5, 25, 50, 75, 90, 95, 99])
+    assert found.tolist() == [100, 100, 200, 200, 300, found[5], found[6], 700]
+    assert sizes.mean() == pytest.approx(270, rel=0.01)
+    assert sizes.std() / sizes.mean() == pytest.approx(0.58, abs=0.01)
+    normal = normal_sizes()(200_000, np.random.default_rng(0))
+    found = np.percentile(normal, [1, 5, 50, 95, 99])
+    np.testing.assert_allclose(found, [128, 139, 165, 191, 202], atol=1.5)
+    clipped = normal_sizes(10, 1000)(2000, np.random.default_rng(0))
+    assert (clipped.min(), clipped.max()) == (1, 1024)
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0, 1.05, 2.5])
@@ -212,35 +260,13 @@ def test_queries_repeat_with_their_seed() -> None:
     assert ids_of(first, "tags") == ids_of(again, "tags")
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("production", Workload()),
-        ("256", Workload(sizes="fixed", size=256)),
-        ("fixed:64", Workload(sizes="fixed", size=64)),
-        ("lognormal", Workload(sizes="lognormal")),
-        (
-            "lognormal:4.5,0.3,uniform",
-            Workload(sizes="lognormal", mu=4.5, sigma=0.3, ids="uniform"),
-        ),
-        ("production,uniform", Workload(ids="uniform")),
-    ],
-)
-def test_a_workload_is_read_from_its_short_form(text: str, expected: Workload) -> None:
-    assert Workload.parse(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "prod", "fixed:0", "lognormal:1", "fixed:-3", "9" * 20])
-def test_a_workload_that_is_none_is_refused_with_the_forms_there_are(text: str) -> None:
-    with pytest.raises(UsageError, match=r"write production, fixed:256"):
-        Workload.parse(text)
-
-
 def test_a_workload_draws_the_sizes_it_names() -> None:
     rng = np.random.default_rng(0)
     assert Workload.parse("64").draw_sizes(3, rng).tolist() == [64, 64, 64]
     assert Workload.parse("lognormal").draw_sizes(1000, rng).max() < 400
     assert Workload().draw_sizes(1000, rng).max() > 700
+    assert set(Workload.parse("mlperf").draw_sizes(1000, rng).tolist()) == set(range(100, 701, 100))
+    assert Workload.parse("normal:50,0").draw_sizes(3, rng).tolist() == [50, 50, 50]
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:
@@ -248,5 +274,7 @@ def test_settings_that_mean_nothing_are_refused() -> None:
         fixed_sizes(0)
     with pytest.raises(UsageError, match="sigma"):
         lognormal_sizes(sigma=-1)
+    with pytest.raises(UsageError, match="std"):
+        normal_sizes(std=-1)
     with pytest.raises(UsageError, match="positive rate"):
         draw_schedule(0, 1, production_sizes, np.random.default_rng(0))

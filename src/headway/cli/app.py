@@ -270,7 +270,7 @@ def bench(
     ] = None,
     sla: SlaText = "p95=25ms",
     workload: Annotated[
-        str, typer.Option("--workload", help="production, lognormal or fixed:N candidates.")
+        str, typer.Option("--workload", help="SIZES[,uniform][@ARRIVALS], see docs/tour.md.")
     ] = "production",
     rate: Annotated[
         float | None, typer.Option("--rate", help="Measure this rate only, in queries/s.")

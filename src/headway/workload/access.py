@@ -17,6 +17,8 @@ from headway.workload.ids import scatter
 _BUCKET = re.compile(r"^\((\d+)(?:, *(\d+)\]|\+?): *(\d+(?:\.\d*)?)$")
 _TOTAL = re.compile(r"^Avg # of (indices|unique cols): *(\d+)$")
 _SECTIONS = {"Histogram of col sizes:": "rows", "Ratio of index distribution": "accesses"}
+_OPEN = -1
+"""Upper bound of the last bucket."""
 _COARSE = 0.01
 _SUM_SLACK = 0.05
 
@@ -126,11 +128,10 @@ def _take(draft: _Draft, section: str, line: str, place: str) -> None:
     bucket = _BUCKET.match(line)
     if bucket is None or not section:
         raise DataError(f"{place}: {line!r} is not a bucket like '(2, 4]: 0.139' of a histogram")
-    low, high, share = int(bucket[1]), int(bucket[2] or 0), float(bucket[3])
+    low, high, share = int(bucket[1]), int(bucket[2] or _OPEN), float(bucket[3])
     shares = draft.rows if section == "rows" else draft.accesses
     before = next(reversed(shares), (0, 0))
-    # A bound of 0 means that there is none.
-    if low != before[1] or (shares and not before[1]) or (high and high <= low) or share > 1:
+    if low != before[1] or (high != _OPEN and high <= low) or share > 1:
         raise DataError(
             f"{place}: {line!r} does not continue the buckets up to {before[1]} with a share of "
             "at most 1"
@@ -153,7 +154,7 @@ def _finished(path: Path, draft: _Draft) -> AccessHistogram:
     if (np.abs(shares.sum(axis=1) - 1) > _SUM_SLACK).any():
         raise DataError(f"{place} has shares that sum to {shares.sum(axis=1).round(3).tolist()}")
     low = np.array([bound[0] for bound in draft.rows], np.int64)
-    hits = np.where([bound[1] == 0 for bound in draft.rows], 2.0, 1.5) * np.maximum(low, 2 / 3)
+    hits = np.where([bound[1] == _OPEN for bound in draft.rows], 2.0, 1.5) * np.maximum(low, 2 / 3)
     from_accesses = shares[1] * accesses / hits / rows
     row_share = np.where(shares[0] >= _COARSE, shares[0], from_accesses)
     return AccessHistogram(

@@ -13,6 +13,8 @@ from headway.core import UsageError
 
 CHUNK = 65_536
 """Arrivals drawn at a time, about: what keeps memory flat however long a run is."""
+LONGEST_S = 1e9
+"""Longest run in seconds: as many nanoseconds fit into 64 bits with room to spare."""
 _SLACK = 6.0
 
 
@@ -34,12 +36,13 @@ class Process(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             arrays; none is empty, their lengths differ.
 
         Raises:
-            UsageError: if the rate or the duration is not positive and finite.
+            UsageError: if the rate or the duration is not positive, or one is too large.
             DataError: if a file that the process replays cannot be read.
         """
-        if not all(isfinite(x) and x > 0 for x in (rate_qps, duration_s)):
+        if not (rate_qps > 0 and isfinite(rate_qps) and 0 < duration_s <= LONGEST_S):
             raise UsageError(
-                f"a schedule needs a positive rate and length: {rate_qps}, {duration_s}"
+                "a schedule needs a positive rate and length, of at most "
+                f"{LONGEST_S:g} s: {rate_qps}, {duration_s}"
             )
         return _in_nanoseconds(self.seconds(rate_qps, duration_s, rng), duration_s)
 

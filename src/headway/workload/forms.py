@@ -36,25 +36,24 @@ def read_workload(text: str, kind: type[T]) -> T:
     sizes, at, arrivals = text.strip().partition("@")
     plain = sizes.removesuffix(",uniform")
     ids = "zipf" if plain == sizes else "uniform"
-    problem = f"cannot read the workload {text!r}: {{}} {{!r}} {{}}; write {{}}"
     try:
         fields = {**_sizes(plain), "ids": ids}
         # Alone, so that a fault is told of the part that has it.
         msgspec.convert(fields, kind)
     except (ValueError, UsageError) as error:
-        raise UsageError(problem.format("its sizes", plain, _reason(error), SIZES)) from error
+        raise _refusal(text, f"its sizes {plain!r}", error, SIZES) from error
     if not at:
         return msgspec.convert(fields, kind)
     try:
         return msgspec.convert({**fields, "arrivals": _arrivals(arrivals)}, kind)
     except (ValueError, UsageError) as error:
-        raise UsageError(
-            problem.format("its arrivals", arrivals, _reason(error), ARRIVALS)
-        ) from error
+        raise _refusal(text, f"its arrivals {arrivals!r}", error, ARRIVALS) from error
 
 
-def _reason(error: Exception) -> str:
-    return f"are none ({error})"
+def _refusal(text: str, part: str, error: Exception, forms: str) -> UsageError:
+    return UsageError(
+        f"cannot read the workload {text!r}: {part} are none ({error}); write {forms}"
+    )
 
 
 def _sizes(text: str) -> Fields:

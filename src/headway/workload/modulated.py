@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
-from math import isfinite
+from itertools import pairwise, repeat
+from math import ceil, isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +156,7 @@ def poisson_along(
     """Yield a Poisson process with a rate of its own on each stretch.
 
     What arrives in one stretch is independent of all others, so nothing is carried over but the
-    time. Stretches are cut and gathered into pieces with ``CHUNK`` arrivals or a few more.
+    time.
 
     Args:
         stretches: lengths and rates; there must be enough of them for the run.
@@ -164,19 +164,26 @@ def poisson_along(
         rng: source of chance.
     """
     start = 0.0
-    for lengths, rates in stretches:
+    for lengths, rates in _bounded(stretches):
         edges = np.minimum(start + np.concatenate([[0.0], np.cumsum(lengths)]), duration_s)
-        pieces = np.maximum(1, np.ceil(np.diff(edges) * rates / CHUNK)).astype(np.int64)
-        fine = np.repeat(np.diff(edges) / pieces, pieces)
-        fine_rates = np.repeat(rates, pieces)
-        within = np.arange(len(fine)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        starts = np.append(np.repeat(edges[:-1], pieces) + within * fine, edges[-1])
-        turn = np.flatnonzero(np.diff(np.cumsum(fine * fine_rates) // CHUNK)) + 1
-        for first, last in pairwise([0, *turn.tolist(), len(fine)]):
-            yield _scattered(starts[first : last + 1], fine_rates[first:last], rng)
+        load = np.cumsum(np.diff(edges) * rates)
+        turns = np.flatnonzero(np.diff(load // CHUNK)) + 1
+        for first, last in pairwise([0, *turns.tolist(), len(rates)]):
+            yield _scattered(edges[first : last + 1], rates[first:last], rng)
         start = float(edges[-1])
         if start >= duration_s:
             return
+
+
+def _bounded(stretches: Stretches) -> Stretches:
+    """Cut stretches with more than ``CHUNK`` arrivals into equal parts, one after the other."""
+    for lengths, rates in stretches:
+        if (lengths * rates).max() <= CHUNK:
+            yield lengths, rates
+            continue
+        for length, rate in zip(lengths.tolist(), rates.tolist(), strict=True):
+            parts = max(1, ceil(length * rate / CHUNK))
+            yield from repeat((np.array([length / parts]), np.array([rate])), parts)
 
 
 def _scattered(
@@ -184,7 +191,7 @@ def _scattered(
 ) -> NDArray[np.float64]:
     """Draw how many arrive between edges and where: given their number, uniformly."""
     lengths = np.diff(edges)
-    counts = rng.poisson(np.maximum(rates * lengths, 0.0))
+    counts = rng.poisson(rates * lengths)
     at: NDArray[np.float64] = np.repeat(edges[:-1], counts) + rng.random(counts.sum()) * np.repeat(
         lengths, counts
     )

@@ -23,6 +23,7 @@ SERVING = [
     "server",
     "loadgen",
     "engine",
+    "simulate",
 ]
 
 

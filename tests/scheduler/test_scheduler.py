@@ -32,7 +32,7 @@ def test_chunks_are_of_even_size_and_at_most_the_split_size() -> None:
 
 
 def test_small_queries_share_a_batch_up_to_the_budget() -> None:
-    scheduler = Scheduler(Plan(split_size=100, batch_candidates=100))
+    scheduler = Scheduler(Plan(workers=2, split_size=100, batch_candidates=100))
     for query, size in enumerate([40, 40, 40, 10]):
         scheduler.submit(arrival(query, size), Ns(0))
     first, second = scheduler.next_work(0, Ns(0)), scheduler.next_work(1, Ns(0))
@@ -56,7 +56,7 @@ def test_a_query_without_candidates_is_done_at_once() -> None:
 
 
 def test_a_query_is_done_when_its_last_chunk_is() -> None:
-    scheduler = Scheduler(Plan(split_size=5))
+    scheduler = Scheduler(Plan(workers=2, split_size=5))
     scheduler.submit(arrival(1, 10), Ns(0))
     first, second = scheduler.next_work(0, Ns(1)), scheduler.next_work(1, Ns(2))
     assert first is not None

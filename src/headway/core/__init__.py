@@ -39,7 +39,7 @@ from headway.core.errors import (
     UsageError,
 )
 from headway.core.inputs import ModelInput, model_inputs, pad_sequence
-from headway.core.plan import Plan, static_baseline
+from headway.core.plan import Knots, Plan, static_baseline
 from headway.core.query import Query, check_columns, check_query
 from headway.core.runner import Hidden, Piece, Runner
 from headway.core.schema import (
@@ -75,6 +75,7 @@ __all__ = [
     "HeadwayError",
     "Hidden",
     "IdFeature",
+    "Knots",
     "Link",
     "ManualClock",
     "MethodNotAllowedError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,8 @@ from headway.core.clock import Ns
 from headway.core.errors import UsageError
 
 Positive = Annotated[int, Meta(ge=1)]
+Knots = tuple[tuple[int, int], ...]
+"""Service times: (candidates, nanoseconds), both rising."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,19 +22,63 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Attributes:
         workers: how many runners compute at the same time.
         threads: threads inside one runner's engine.
-        split_size: largest number of candidates in one chunk.
+        policy: ``fixed``, one split size for all; or ``adaptive``, split and batch sizes that
+            follow the load.
+        split_size: largest number of candidates in one chunk; where the policy is adaptive, no
+            chunk is larger, and it holds until service times are known.
         batch_candidates: chunks of several queries are put together up to this many
-            candidates; 0 means one chunk at a time.
+            candidates; 0 means one chunk at a time. An adaptive policy finds its own.
         queue_candidates: candidates that may wait; a query over it is refused.
         timeout_ns: a query's deadline where it names none.
+        target_ns: latency that an adaptive policy aims at, the limit of the SLA.
+        refuse_late: an adaptive policy turns away at the door what it foresees to miss the
+            target, so that nothing is computed in vain; else only what will miss its deadline.
+        accelerators: workers of a second kind.
+        offload_candidates: a fixed policy sends queries of at least this size, whole, to the
+            accelerators; 0 means none.
+        service: how long a worker takes, by candidates; empty: learnt while serving.
+        accelerator_service: the same for an accelerator.
+        lighter_service: the same for a worker with a lighter bundle, which an adaptive policy
+            turns to for what would else be refused; empty: there is none.
     """
 
     workers: Positive = 1
     threads: Positive = 1
+    policy: Literal["fixed", "adaptive"] = "fixed"
     split_size: Positive = 1024
     batch_candidates: Annotated[int, Meta(ge=0)] = 0
     queue_candidates: Positive = 65_536
     timeout_ns: Annotated[Ns, Meta(ge=1)] = Ns(1_000_000_000)
+    target_ns: Annotated[Ns, Meta(ge=1)] = Ns(25_000_000)
+    refuse_late: bool = True
+    accelerators: Annotated[int, Meta(ge=0)] = 0
+    offload_candidates: Annotated[int, Meta(ge=0)] = 0
+    service: Knots = ()
+    accelerator_service: Knots = ()
+    lighter_service: Knots = ()
+
+    def __post_init__(self) -> None:
+        """Refuse service times that cannot be read as a line.
+
+        Raises:
+            UsageError: naming what is off.
+        """
+        for name, knots in (
+            ("service", self.service),
+            ("accelerator_service", self.accelerator_service),
+            ("lighter_service", self.lighter_service),
+        ):
+            rows = [n for n, _ in knots]
+            if rows != sorted(set(rows)) or any(n < 1 or ns < 1 for n, ns in knots):
+                raise UsageError(
+                    f"plan.{name} must hold positive (candidates, nanoseconds) by rising "
+                    f"candidates, not {knots[:4]}"
+                )
+        if self.offload_candidates and not self.accelerators:
+            raise UsageError(
+                f"plan.offload_candidates is {self.offload_candidates} but there is no "
+                "accelerator; set accelerators, or 0 to offload nothing"
+            )
 
 
 def static_baseline(cores: int, largest_query: int) -> Plan:

@@ -50,6 +50,7 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
         arrived: when it was submitted.
         started: when its first chunk was handed out, or None if none ever was.
         finished: when it ended.
+        lighter: the lighter bundle answered.
     """
 
     query: int
@@ -57,13 +58,14 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
     arrived: Ns
     started: Ns | None
     finished: Ns
+    lighter: bool = False
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The query will get exactly one completion.
 
     Attributes:
-        chunks: into how many chunks it is cut.
+        chunks: into how many chunks it is cut; so many workers can help it.
         completion: that completion, if the query had no candidates and is done already.
     """
 
@@ -103,6 +105,7 @@ class Work(msgspec.Struct, frozen=True):
         chunks: of one or several queries, in the order the queries came.
         candidates: how many candidates the chunks have together.
         started: when it was handed out.
+        lighter: to be scored by the lighter bundle.
     """
 
     id: int
@@ -110,6 +113,7 @@ class Work(msgspec.Struct, frozen=True):
     chunks: tuple[Chunk, ...]
     candidates: int
     started: Ns
+    lighter: bool = False
 
 
 class Load(msgspec.Struct, frozen=True, gc=False):

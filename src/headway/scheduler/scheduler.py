@@ -1,12 +1,12 @@
-"""Decides who works on what and when; told the time, owns no thread, socket or tensor."""
+"""Keeps the books: who waits, who works, and that each query ends exactly once."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Collection
 from heapq import heapify, heappop, heappush
 
 from headway.core import Ns, Plan
+from headway.scheduler.adaptive import AdaptivePolicy
 from headway.scheduler.decisions import (
     Accepted,
     Admission,
@@ -19,67 +19,55 @@ from headway.scheduler.decisions import (
     Refused,
     Work,
 )
-from headway.scheduler.rate import ServiceRate
+from headway.scheduler.fixed import FixedPolicy
+from headway.scheduler.policy import Policy
+from headway.scheduler.pools import Pool
+from headway.scheduler.queries import Open
+from headway.scheduler.times import ServiceTimes
 
 _RETRY_UNKNOWN = Ns(1_000_000_000)
 _SHORTEST_RETRY = Ns(1_000_000)
-
-
-class _Open:
-    """An accepted query without a completion."""
-
-    __slots__ = (
-        "arrived",
-        "closed",
-        "cursor",
-        "deadline",
-        "id",
-        "size",
-        "started",
-        "step",
-        "unfinished",
-    )
-
-    def __init__(self, arrival: Arrival, step: int, now: Ns) -> None:
-        self.id = arrival.id
-        self.size = arrival.size
-        self.deadline = arrival.deadline
-        self.arrived = now
-        self.started: Ns | None = None
-        self.step = step
-        self.cursor = 0
-        self.unfinished = arrival.size
-        self.closed = False
+_Running = tuple[tuple[Open, ...], Pool, float]
 
 
 class Scheduler:
-    """First come, first served: splits queries into chunks and batches chunks of several.
+    """Splits queries into chunks and batches chunks of several, as the plan's policy decides.
 
     Every accepted query gets exactly one ``Completion``, from ``submit``, ``finished``,
     ``expire`` or ``cancel``, whichever ends it. A query is ``DONE`` only if its last chunk
-    finished before its deadline. Equal calls give equal answers. Not thread-safe.
+    finished before its deadline. Told the time; owns no thread, socket or tensor. Equal calls
+    give equal answers. Not thread-safe.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._open: dict[int, _Open] = {}
-        self._waiting: OrderedDict[int, _Open] = OrderedDict()
-        self._running: dict[int, tuple[_Open, ...]] = {}
-        self._deadlines: list[tuple[Ns, int, _Open]] = []
-        self._rate = ServiceRate()
-        self._waiting_candidates = 0
-        self._running_candidates = 0
+        self._policy = make_policy(plan)
+        self._pools = [Pool(0, plan.workers, ServiceTimes(plan.service))]
+        if plan.accelerators:
+            times = ServiceTimes(plan.accelerator_service)
+            self._pools.append(Pool(1, plan.accelerators, times))
+        self._open: dict[int, Open] = {}
+        self._running: dict[int, _Running] = {}
+        self._deadlines: list[tuple[Ns, int, Open]] = []
         self._arrivals = 0
         self._works = 0
         self._draining = False
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in force."""
+        return self._plan
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force, to be looked at."""
+        return self._policy
 
     def submit(self, arrival: Arrival, now: Ns) -> Admission:
         """Take a query in or refuse it; a query without candidates is done at once.
 
         It is refused while draining, if its deadline has passed, if its candidates do not fit
-        into the queue beside those waiting, or if others wait and its deadline is out of reach
-        even at the best rate seen of late. With nobody waiting it is never refused on a
-        prediction, so that a wrong estimate corrects itself.
+        into the queue beside those waiting, or if the policy foresees that it will be late.
 
         Raises:
             ValueError: for a negative size or an id that is still open.
@@ -91,47 +79,42 @@ class Scheduler:
             return refused
         if arrival.size == 0:
             return Accepted(0, Completion(arrival.id, Outcome.DONE, now, now, now))
-        chunks = -(-arrival.size // self._plan.split_size)
-        query = _Open(arrival, -(-arrival.size // chunks), now)
+        query = Open(arrival, now)
+        late = self._policy.enter(query, self._pools, now)
+        if late is not None:
+            return Refused(Reason.UNREACHABLE, max(late, _SHORTEST_RETRY))
         self._open[query.id] = query
-        self._waiting[query.id] = query
-        self._waiting_candidates += query.size
+        self._pools[query.pool].push(query, self._policy.key(query))
         self._arrivals += 1
         heappush(self._deadlines, (query.deadline, self._arrivals, query))
         return Accepted(-(-query.size // query.step))
 
     def next_work(self, worker: int, now: Ns) -> Work | None:
-        """Hand out the oldest waiting chunks, or None if nothing waits.
+        """Hand out what waits and comes first, or None if there is nothing for this worker.
 
-        A query's chunks are of equal size (the last may be smaller), at most ``split_size``.
-        Chunks of several queries are put together while they fit into ``batch_candidates``; the
-        first is taken in any case. Two chunks of one query never are, or splitting it would be
-        undone while another worker has nothing to do. A query past its deadline is dropped here, and reported by ``expire``.
+        Workers count from 0, accelerators from -1 downwards, so that a change of plan renames
+        none; a number beyond the plan's gets nothing.
+
+        A query's chunks are of equal size (the last may be smaller). Chunks of several queries
+        are put together while they fit into the policy's budget; the first is taken in any
+        case. Two chunks of one query never are, or splitting it would be undone while another
+        worker has nothing to do. A query past its deadline is dropped here, and reported by
+        ``expire``.
         """
-        chunks: list[Chunk] = []
-        owners: list[_Open] = []
-        total = 0
-        while self._waiting:
-            query = next(iter(self._waiting.values()))
-            if now >= query.deadline:
-                self._stop_waiting(query)
-                continue
-            stop = min(query.cursor + query.step, query.size)
-            count = stop - query.cursor
-            if chunks and total + count > self._plan.batch_candidates:
-                break
-            chunks.append(Chunk(query.id, query.cursor, stop))
-            owners.append(query)
-            total += count
-            self._advance(query, stop, now)
-            if query.cursor < query.size or total >= self._plan.batch_candidates:
-                break
-        if not chunks:
+        pool = self._pool_of(worker)
+        if pool is None:
             return None
+        query = self._head(pool, now) or self._taken_over(pool, now)
+        if query is None:
+            return None
+        chunks, owners, total = self._gather(pool, query, now)
+        lighter = query.lighter
         self._works += 1
-        self._running[self._works] = tuple(owners)
-        self._running_candidates += total
-        return Work(self._works, worker, tuple(chunks), total, now)
+        # Work for the lighter bundle was predicted with its own times.
+        end = now + (sum(o.step_ns for o in owners) if lighter else pool.times.of(total))
+        pool.begin(total, end)
+        self._running[self._works] = (tuple(owners), pool, end)
+        return Work(self._works, worker, tuple(chunks), total, now, lighter)
 
     def finished(self, work: Work, now: Ns, failed: Collection[int] = ()) -> tuple[Completion, ...]:
         """Take in that a worker is through with its work; return the queries that this ended.
@@ -144,13 +127,15 @@ class Scheduler:
         Raises:
             ValueError: if this work is not being worked on.
         """
-        owners = self._running.pop(work.id, None)
-        if owners is None:
+        running = self._running.pop(work.id, None)
+        if running is None:
             raise ValueError(f"work {work.id} is not being worked on")
-        self._running_candidates -= work.candidates
+        owners, pool, end = running
+        pool.end(work.candidates, end)
         if not failed:
             # What failed says nothing of how long scoring takes.
-            self._rate.observe(work.candidates, now - work.started)
+            busy = now - work.started
+            self._policy.observe(pool, work.candidates, busy, lighter=work.lighter)
         ended: list[Completion] = []
         for chunk, query in zip(work.chunks, owners, strict=True):
             if query.closed:
@@ -165,8 +150,10 @@ class Scheduler:
 
     def expire(self, now: Ns) -> tuple[Completion, ...]:
         """End every query whose deadline has come, waiting or being worked on."""
-        ended: list[Completion] = []
         heap = self._deadlines
+        if not heap or heap[0][0] > now:
+            return ()
+        ended: list[Completion] = []
         while heap and (heap[0][2].closed or heap[0][0] <= now):
             query = heappop(heap)[2]
             if not query.closed:
@@ -185,6 +172,30 @@ class Scheduler:
             heappop(heap)
         return heap[0][0] if heap else None
 
+    def replan(self, plan: Plan) -> None:
+        """Go over to another plan; no query is lost, none starts again.
+
+        What waits is cut anew unless it has begun. Workers beyond the new number finish what
+        they have and get nothing more. Service times that were learnt stay where the new plan
+        gives none.
+        """
+        waiting = sorted(
+            (q for q in self._open.values() if q.cursor < q.size), key=lambda q: q.arrived
+        )
+        given = (plan.service, plan.accelerator_service)
+        for pool, workers, knots in zip(
+            self._pools, (plan.workers, plan.accelerators), given, strict=False
+        ):
+            pool.workers = workers
+            if knots:
+                pool.times = ServiceTimes(knots)
+        if plan.accelerators and len(self._pools) == 1:
+            times = ServiceTimes(plan.accelerator_service)
+            self._pools.append(Pool(1, plan.accelerators, times))
+        self._plan, self._policy = plan, make_policy(plan)
+        for query in waiting:
+            self._move(query, self._pools[query.pool if plan.accelerators else 0])
+
     def drain(self) -> None:
         """Refuse everything from now on; what was accepted goes on."""
         self._draining = True
@@ -197,48 +208,90 @@ class Scheduler:
     def load(self) -> Load:
         """Return how much waits and runs."""
         return Load(
-            len(self._waiting), self._waiting_candidates, self._running_candidates, len(self._open)
+            sum(p.waiting_queries for p in self._pools),
+            sum(p.waiting_candidates for p in self._pools),
+            sum(p.running_candidates for p in self._pools),
+            len(self._open),
         )
+
+    def _gather(
+        self, pool: Pool, query: Open | None, now: Ns
+    ) -> tuple[list[Chunk], list[Open], int]:
+        """Take chunks from the head of the pool's queue; return them, their queries and size."""
+        chunks: list[Chunk] = []
+        owners: list[Open] = []
+        total, budget = 0, -1
+        while query is not None:
+            start = query.cursor
+            count = min(query.step, query.size - start)
+            if chunks:
+                if budget < 0:
+                    budget = self._policy.budget(pool)
+                if total + count > budget or query.lighter is not owners[0].lighter:
+                    break
+            pool.take(query, count)
+            if query.started is None:
+                query.started = now
+            chunks.append(Chunk(query.id, start, start + count))
+            owners.append(query)
+            total += count
+            if query.cursor < query.size:
+                break
+            query = self._head(pool, now) if pool.waiting_queries else None
+        return chunks, owners, total
 
     def _refuse(self, arrival: Arrival, now: Ns) -> Refused | None:
         if self._draining:
             return Refused(Reason.DRAINING, _RETRY_UNKNOWN)
         if now >= arrival.deadline:
             return Refused(Reason.DEADLINE_PASSED, Ns(0))
-        over = self._waiting_candidates + arrival.size - self._plan.queue_candidates
-        if over > 0 and arrival.size:
-            return Refused(Reason.QUEUE_FULL, self._retry(over))
-        if not self._waiting or not arrival.size:
+        waiting = sum(p.waiting_candidates for p in self._pools)
+        over = waiting + arrival.size - self._plan.queue_candidates
+        if over <= 0 or not arrival.size:
             return None
-        backlog = self._waiting_candidates + arrival.size
-        needed = self._rate.time_for(backlog, self._plan.workers)
-        if needed is None or now + needed < arrival.deadline:
+        needed = self._policy.time_for(over, self._pools[0])
+        retry = _RETRY_UNKNOWN if needed is None else max(needed, _SHORTEST_RETRY)
+        return Refused(Reason.QUEUE_FULL, retry)
+
+    def _pool_of(self, worker: int) -> Pool | None:
+        if worker >= 0:
+            return self._pools[0] if worker < self._plan.workers else None
+        return self._pools[1] if -worker <= self._plan.accelerators else None
+
+    def _head(self, pool: Pool, now: Ns) -> Open | None:
+        """Return who comes first in the pool; who is past its deadline waits no longer."""
+        query = pool.head()
+        while query is not None and now >= query.deadline:
+            pool.remove(query)
+            query = pool.head()
+        return query
+
+    def _taken_over(self, pool: Pool, now: Ns) -> Open | None:
+        """Take the first query of another pool over, if the policy wants that."""
+        if len(self._pools) == 1:
             return None
-        late = now + needed - arrival.deadline
-        return Refused(Reason.UNREACHABLE, max(Ns(late), _SHORTEST_RETRY))
+        source = self._policy.source(pool, self._pools, now)
+        query = None if source is None else self._head(source, now)
+        if query is None or query.cursor:
+            return None
+        self._move(query, pool)
+        return pool.head()
 
-    def _retry(self, candidates: int) -> Ns:
-        needed = self._rate.time_for(candidates, self._plan.workers)
-        return _RETRY_UNKNOWN if needed is None else max(needed, _SHORTEST_RETRY)
+    def _move(self, query: Open, pool: Pool) -> None:
+        """Let a waiting query wait in ``pool``, cut anew unless it has begun."""
+        cursor = query.cursor
+        self._pools[query.pool].remove(query)
+        query.cursor = cursor
+        if not cursor:
+            self._policy.place(query, pool)
+        pool.push(query, self._policy.key(query))
 
-    def _advance(self, query: _Open, stop: int, now: Ns) -> None:
-        if query.started is None:
-            query.started = now
-        self._waiting_candidates -= stop - query.cursor
-        query.cursor = stop
-        if stop == query.size:
-            del self._waiting[query.id]
-
-    def _stop_waiting(self, query: _Open) -> None:
-        if self._waiting.pop(query.id, None) is not None:
-            self._waiting_candidates -= query.size - query.cursor
-
-    def _close(self, query: _Open, outcome: Outcome, now: Ns) -> Completion:
+    def _close(self, query: Open, outcome: Outcome, now: Ns) -> Completion:
         query.closed = True
         del self._open[query.id]
-        self._stop_waiting(query)
+        self._pools[query.pool].remove(query)
         self._forget_closed_deadlines()
-        return Completion(query.id, outcome, query.arrived, query.started, now)
+        return Completion(query.id, outcome, query.arrived, query.started, now, query.lighter)
 
     def _forget_closed_deadlines(self) -> None:
         # Closed queries leave the heap when their deadline comes; with long deadlines they
@@ -246,3 +299,8 @@ class Scheduler:
         if len(self._deadlines) > 64 + 2 * len(self._open):
             self._deadlines[:] = [entry for entry in self._deadlines if not entry[2].closed]
             heapify(self._deadlines)
+
+
+def make_policy(plan: Plan) -> Policy:
+    """Return the policy that the plan names."""
+    return AdaptivePolicy(plan) if plan.policy == "adaptive" else FixedPolicy(plan)

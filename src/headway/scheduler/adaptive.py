@@ -1,0 +1,197 @@
+"""Split and batch sizes that follow the load, routing by predicted finish, refusals foreseen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp
+
+from headway.core import Ns, Plan
+from headway.scheduler.pools import Pool
+from headway.scheduler.queries import Open
+from headway.scheduler.split import Split, choose_split, largest_useful, splits_for
+from headway.scheduler.times import ServiceTimes
+
+_MEMORY = 20
+_LOOKS = 5
+_SIZES = 512
+_FIRST_LOOK = 32
+_SHARE = 0.8
+_MOST = 4096
+
+
+class AdaptivePolicy:
+    """Small chunks while workers idle, whole queries and batches while they do not.
+
+    - **Split size** follows the arrival rate: at regular looks it becomes the one with the
+      shortest predicted tail (``choose_split``) for the sizes seen of late, the service times
+      and the workers. What waits counts as load that comes on top, so a burst is answered at
+      once and not only when the smoothed rate has risen.
+    - **Batches** of several queries hold up to the split size, or to an even share of the queue
+      among the workers where that is more.
+    - **Order** is by slack: due time less the predicted time of one chunk.
+    - **Routing**: a query goes where it is predicted to be done first; an idle worker of the
+      other kind takes it over if it would be done earlier there.
+    - **Admission**: while all workers are busy, a query that is predicted to miss its due time
+      is given to the lighter bundle if that will be in time, and else turned away, before
+      anything is computed in vain.
+
+    The rate is smoothed over ``20`` targets and looked at ``5`` times per target.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._target = plan.target_ns
+        self._lighter = ServiceTimes(plan.lighter_service) if plan.lighter_service else None
+        self._sizes: list[int] = []
+        self._seen = 0
+        self._next_sizes = _FIRST_LOOK
+        self._splits: tuple[Split, ...] = ()
+        self._most = [plan.split_size, plan.split_size]
+        self._split = plan.split_size
+        self._arrived = 0
+        self._rate = 0.0
+        self._look = Ns(0)
+        self._looked: Ns | None = None
+
+    @property
+    def split(self) -> int:
+        """The present split size."""
+        return self._split
+
+    def enter(self, query: Open, pools: Sequence[Pool], now: Ns) -> Ns | None:
+        """Count it, choose where it is predicted to be done first, and foresee whether in time."""
+        self._count(query.size)
+        if now >= self._look:
+            self._replan(pools, now)
+        pool = pools[0]
+        self.place(query, pool)
+        if not pool.times.known:
+            return None
+        wait = pool.wait_ns(now)
+        finish = wait + self._alone(query, pool)
+        if len(pools) > 1 and pools[1].times.known:
+            other_wait = pools[1].wait_ns(now)
+            other = other_wait + pools[1].times.of(query.size)
+            if other < finish:
+                self.place(query, pools[1])
+                pool, wait, finish = pools[1], other_wait, other
+        if wait <= 0.0:
+            return None
+        late = now + finish - self._due(query)
+        if late <= 0 or self._has_lighter(query, wait, now):
+            return None
+        return Ns(int(late) + 1)
+
+    def place(self, query: Open, pool: Pool) -> None:
+        """Cut evenly by the present split size; accelerators take as much as pays."""
+        query.pool = pool.number
+        split = self._most[1] if pool.number else self._split
+        step = -(-query.size // -(-query.size // split))
+        query.step = step
+        query.step_ns = pool.times.of(step)
+
+    def key(self, query: Open) -> float:
+        """Return the last moment at which a chunk should begin."""
+        return self._due(query) - query.step_ns
+
+    def budget(self, pool: Pool) -> int:
+        """Return the split size, or an even share of a long queue."""
+        most = self._most[pool.number]
+        if pool.number:
+            return most
+        share = pool.waiting_candidates // pool.workers
+        return self._split if share <= self._split else min(most, share)
+
+    def source(self, pool: Pool, pools: Sequence[Pool], now: Ns) -> Pool | None:
+        """Return the other pool if its first query would be done earlier here."""
+        if len(pools) == 1 or not pool.times.known:
+            return None
+        other = pools[1 - pool.number]
+        query = other.head()
+        if query is None or query.cursor:
+            return None
+        there = other.wait_ns(now) - other.waiting_ns / other.workers + query.step_ns
+        step = query.size if pool.number else min(query.size, self._split)
+        return other if pool.times.of(step) < there else None
+
+    def observe(self, pool: Pool, candidates: int, busy: int, *, lighter: bool) -> None:
+        """Learn the service times."""
+        if lighter:
+            if self._lighter is not None:
+                self._lighter.observe(candidates, busy)
+        elif pool.times.observe(candidates, busy):
+            self._next_sizes = min(self._next_sizes, self._seen + 1)
+
+    def time_for(self, candidates: int, pool: Pool) -> Ns | None:
+        """Return the time that all workers of the pool together need."""
+        if not pool.times.known:
+            return None
+        step = max(1, min(candidates, self._most[pool.number]))
+        return Ns(int(pool.times.of(step) * candidates / step / pool.workers) + 1)
+
+    def _count(self, size: int) -> None:
+        self._arrived += size
+        if len(self._sizes) < _SIZES:
+            self._sizes.append(size)
+        else:
+            self._sizes[self._seen % _SIZES] = size
+        self._seen += 1
+
+    def _due(self, query: Open) -> float:
+        if self._plan.refuse_late:
+            return min(query.deadline, query.arrived + self._target)
+        return query.deadline
+
+    def _alone(self, query: Open, pool: Pool) -> float:
+        """Predicted time from the first chunk's start to the last one's end."""
+        chunks = -(-query.size // query.step)
+        if chunks <= max(1, pool.idle):
+            return query.step_ns
+        return query.step_ns * (1 + (chunks - 1) / pool.workers)
+
+    def _has_lighter(self, query: Open, wait: float, now: Ns) -> bool:
+        """Give the query to the lighter bundle if that will be in time."""
+        if self._lighter is None or query.pool:
+            return False
+        step_ns = self._lighter.of(query.step)
+        if now + wait + step_ns > self._due(query):
+            return False
+        query.lighter, query.step_ns = True, step_ns
+        return True
+
+    def _replan(self, pools: Sequence[Pool], now: Ns) -> None:
+        self._look = Ns(now + max(1, self._target // _LOOKS))
+        if self._looked is not None:
+            passed = max(1, now - self._looked)
+            rate = self._arrived / passed
+            weight = 1.0 if not self._rate else 1 - exp(-passed / (_MEMORY * self._target))
+            self._rate += weight * (rate - self._rate)
+        self._arrived, self._looked = 0, now
+        cores = pools[0]
+        if not cores.times.known:
+            return
+        if self._seen >= self._next_sizes:
+            self._next_sizes = self._seen + min(4 * _SIZES, self._seen)
+            self._describe(pools)
+        if self._splits:
+            # What waits should be gone within half a target.
+            extra = 2 * cores.waiting_candidates / self._target
+            load = (self._rate * self._share(pools) + extra) * cores.times.scale
+            self._split = self._splits[choose_split(self._splits, load, cores.workers)].size
+
+    def _describe(self, pools: Sequence[Pool]) -> None:
+        """See anew what each split size would mean."""
+        for pool in pools:
+            if pool.times.known:
+                most = min(self._plan.split_size, _MOST)
+                limit = _SHARE * self._target / pool.times.scale
+                self._most[pool.number] = largest_useful(pool.times.curve(most), limit, most)
+        most = self._most[0]
+        self._splits = splits_for(self._sizes, pools[0].times.curve(most), most)
+
+    def _share(self, pools: Sequence[Pool]) -> float:
+        """Part of the candidates that the cores get when all kinds are busy."""
+        if len(pools) == 1 or not pools[1].times.known:
+            return 1.0
+        rates = [p.workers * m / p.times.of(m) for p, m in zip(pools, self._most, strict=False)]
+        return rates[0] / sum(rates)

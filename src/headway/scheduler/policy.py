@@ -1,0 +1,50 @@
+"""The seam of the policies: where a query goes, in what pieces, in what order, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from headway.core import Ns
+from headway.scheduler.pools import Pool
+from headway.scheduler.queries import Open
+
+
+class Policy(Protocol):
+    """Decides; keeps no queue and ends no query. Equal calls give equal answers.
+
+    Pools are shown to be read. ``pools[0]`` are the cores; ``pools[1]``, where it exists, the
+    accelerators.
+    """
+
+    def enter(self, query: Open, pools: Sequence[Pool], now: Ns) -> Ns | None:
+        """Set the query's pool, step, predicted step time and bundle; it has candidates.
+
+        Returns:
+            None to let it in, or by how much it is foreseen to be late, to turn it away.
+        """
+        ...
+
+    def place(self, query: Open, pool: Pool) -> None:
+        """Set pool, step and step time of a query that moves to ``pool`` and has not begun."""
+        ...
+
+    def key(self, query: Open) -> float:
+        """Return the query's place in its queue: smaller goes first."""
+        ...
+
+    def budget(self, pool: Pool) -> int:
+        """Return up to how many candidates chunks of several queries are put together."""
+        ...
+
+    def source(self, pool: Pool, pools: Sequence[Pool], now: Ns) -> Pool | None:
+        """Return whose first query an idle worker of a pool with an empty queue takes over."""
+        ...
+
+    def observe(self, pool: Pool, candidates: int, busy: int, *, lighter: bool) -> None:
+        """Take in that a worker was busy so many nanoseconds with so many candidates."""
+        ...
+
+    def time_for(self, candidates: int, pool: Pool) -> Ns | None:
+        """Return how long a pool needs for so many candidates, or None if nothing is known."""
+        ...

@@ -1,0 +1,136 @@
+"""How finely queries are split at a load: the split size with the shortest predicted tail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, log, sqrt
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS = (
+    *(8, 12, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640),
+    *(768, 1024, 1536, 2048, 4096),
+)
+_TAIL = 0.02
+_FULL = 0.97
+_INEFFICIENT = 1.05
+_QUANTILES = (50, 75, 90, 95, 97, 99)
+
+
+class Split(msgspec.Struct, frozen=True, gc=False):
+    """What a split size means for the sizes seen.
+
+    Attributes:
+        size: largest chunk, candidates.
+        chunks: of a query on average.
+        ns_per_candidate: work of one candidate on average.
+        chunk_ns: time of a chunk on average.
+        spread: squared coefficient of variation of a chunk's time.
+        alone_ns: for some large queries, (time of one chunk, number of chunks).
+    """
+
+    size: int
+    chunks: float
+    ns_per_candidate: float
+    chunk_ns: float
+    spread: float
+    alone_ns: tuple[tuple[float, int], ...]
+
+
+def splits_for(sizes: Sequence[int], curve: Sequence[float], largest: int) -> tuple[Split, ...]:
+    """Return what each split size up to ``largest`` would mean.
+
+    Args:
+        sizes: of queries seen, candidates; some hundreds describe a distribution well enough.
+        curve: nanoseconds of a worker by number of candidates, at least to ``largest``.
+        largest: no split above it is of use.
+    """
+    seen = np.sort(np.asarray(sizes, np.int64))
+    times = np.asarray(curve, np.float64)
+    marks = seen[np.minimum(len(seen) * np.array(_QUANTILES) // 100, len(seen) - 1)]
+    wanted = [s for s in SPLITS if s < largest] + [largest]
+    return tuple(_split(s, seen, times, marks) for s in wanted)
+
+
+def _split(
+    size: int, seen: NDArray[np.int64], times: NDArray[np.float64], marks: NDArray[np.int64]
+) -> Split:
+    chunks = -(-seen // size)
+    one = times[-(-seen // chunks)]
+    work, count = float((chunks * one).sum()), int(chunks.sum())
+    mean = work / count
+    mark_chunks = -(-marks // size)
+    mark_times = times[-(-marks // mark_chunks)]
+    return Split(
+        size=size,
+        chunks=count / len(seen),
+        ns_per_candidate=work / int(seen.sum()),
+        chunk_ns=mean,
+        spread=max(0.0, float((chunks * one * one).sum()) / count / mean**2 - 1),
+        alone_ns=tuple(zip(mark_times.tolist(), mark_chunks.tolist(), strict=True)),
+    )
+
+
+def choose_split(splits: Sequence[Split], rate: float, workers: int) -> int:
+    """Return the index of the split whose largest queries are predicted to be done first.
+
+    Small chunks end sooner but cost more work, and with it more waiting. The wait of a query is
+    that of Sakasegawa's approximation (Annals of the Institute of Statistical Mathematics 1977)
+    for as many servers as whole queries fit side by side, its tail taken as exponential. Above
+    the load that any split can bear, the one with the least work per candidate is best.
+
+    Args:
+        splits: as ``splits_for`` made them.
+        rate: candidates per nanosecond that arrive, in the time scale of the splits.
+        workers: of the machine.
+    """
+    best, best_ns = -1, inf
+    cheapest, cheapest_load = 0, inf
+    for index, split in enumerate(splits):
+        load = rate * split.ns_per_candidate / workers
+        if load < cheapest_load:
+            cheapest, cheapest_load = index, load
+        if load >= _FULL:
+            continue
+        predicted = _alone(split, workers * (1 - load)) + _wait(split, load, workers)
+        if predicted < best_ns:
+            best, best_ns = index, predicted
+    return cheapest if best < 0 else best
+
+
+def _alone(split: Split, free: float) -> float:
+    """Time of the slowest of some large queries, if it meets no other."""
+    slots = max(free, 1.0)
+    return max(ns * max(1.0, chunks / slots) for ns, chunks in split.alone_ns)
+
+
+def _wait(split: Split, load: float, workers: int) -> float:
+    """Wait that only a few queries exceed."""
+    lanes = max(1, int(workers / split.chunks))
+    waits = load ** (sqrt(2 * (lanes + 1)) - 1)
+    if waits <= _TAIL:
+        return 0.0
+    mean = split.chunk_ns * (1 + split.spread) / 2 / (lanes * (1 - load))
+    return mean * log(waits / _TAIL)
+
+
+def largest_useful(curve: Sequence[float], limit_ns: float, most: int) -> int:
+    """Return the largest chunk worth making: it fits into the limit and is not dear.
+
+    Where time grows faster than the number of candidates (caches overflow), larger chunks than
+    the cheapest per candidate are a loss.
+
+    Args:
+        curve: nanoseconds by number of candidates, to ``most`` at least.
+        limit_ns: that a chunk may take.
+        most: candidates.
+    """
+    times = np.asarray(curve[1 : most + 1], np.float64)
+    rows = np.arange(1, most + 1)
+    fits = times <= limit_ns
+    if not fits.any():
+        return min(SPLITS[0], most)
+    cost = times[fits] / rows[fits]
+    return int(rows[fits][cost <= cost.min() * _INEFFICIENT].max())

@@ -1,0 +1,124 @@
+"""One machine on a virtual clock: the scheduler that serves, and workers that only take time."""
+
+from __future__ import annotations
+
+from heapq import heappush
+from itertools import count
+
+import numpy as np
+
+from headway.core import Ns, Plan
+from headway.scheduler import (
+    Accepted,
+    Arrival,
+    Completion,
+    Refused,
+    Scheduler,
+    ServiceTimes,
+    Work,
+)
+from headway.simulate.machine import Machine
+
+Event = tuple[int, int, "Host", Work]
+"""(when, serial, host, work that is then finished)."""
+
+
+class Host:
+    """Runs a plan on a machine; told when queries arrive and when its work is finished.
+
+    Attributes:
+        scheduler: the one that serves.
+        busy_ns: worker time spent.
+        slowdown: factor on all service times, 1.0 for a healthy machine.
+    """
+
+    __slots__ = (
+        "_cores",
+        "_events",
+        "_factors",
+        "_idle",
+        "_place",
+        "_ratios",
+        "_serial",
+        "_times",
+        "busy_ns",
+        "name",
+        "scheduler",
+        "slowdown",
+    )
+
+    def __init__(
+        self,
+        machine: Machine,
+        plan: Plan,
+        events: list[Event],
+        serial: count[int],
+        rng: np.random.Generator,
+    ) -> None:
+        """Put a machine that has nothing to do on a clock.
+
+        Args:
+            machine: what its workers can do; the plan may use fewer.
+            plan: of its scheduler.
+            events: heap in which finished work is put, shared by all hosts of a clock.
+            serial: breaks ties between events of one moment, shared likewise.
+            rng: orders the scatter of service times.
+        """
+        self.scheduler = Scheduler(plan)
+        self.busy_ns = 0
+        self.slowdown = 1.0
+        self._events = events
+        self._serial = serial
+        self._cores = machine.cores
+        cores = min(plan.workers, machine.cores)
+        accelerators = min(plan.accelerators, machine.accelerators)
+        self._idle = [list(range(cores - 1, -1, -1)), [-1 - i for i in range(accelerators)]]
+        self._times = [ServiceTimes(machine.service)]
+        if accelerators:
+            self._times.append(ServiceTimes(machine.accelerator_service))
+        self._factors = [machine.factors(max(1, busy)) for busy in range(machine.cores + 1)]
+        self._ratios = rng.permutation(machine.ratios or (1.0,)).tolist()
+        self._place = 0
+
+    def arrive(self, query: int, size: int, deadline: int, now: int) -> Accepted | Refused:
+        """Submit a query, and let idle workers begin what there is."""
+        admission = self.scheduler.submit(Arrival(query, size, Ns(deadline)), Ns(now))
+        if type(admission) is Accepted:
+            self._start(now)
+        return admission
+
+    def finish(self, work: Work, now: int) -> tuple[Completion, ...]:
+        """Take in finished work, and let its worker begin anew; return what that ended."""
+        scheduler = self.scheduler
+        ended = scheduler.finished(work, Ns(now))
+        late = scheduler.expire(Ns(now))
+        if late:
+            ended += late
+        worker = work.worker
+        following = scheduler.next_work(worker, Ns(now))
+        if following is None:
+            self._idle[worker < 0].append(worker)
+        else:
+            self._begin(following, now)
+        return ended
+
+    def _start(self, now: int) -> None:
+        next_work = self.scheduler.next_work
+        for idle in self._idle:
+            while idle:
+                work = next_work(idle[-1], Ns(now))
+                if work is None:
+                    break
+                idle.pop()
+                self._begin(work, now)
+
+    def _begin(self, work: Work, now: int) -> None:
+        kind = work.worker < 0
+        ratios = self._ratios
+        self._place = place = (self._place + 1) % len(ratios)
+        taken = self._times[kind].of(work.candidates) * ratios[place] * self.slowdown
+        if not kind:
+            taken *= self._factors[self._cores - len(self._idle[0])]
+        length = max(1, round(taken))
+        self.busy_ns += length
+        heappush(self._events, (now + length, next(self._serial), self, work))

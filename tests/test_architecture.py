@@ -24,6 +24,7 @@ SERVING = [
     "loadgen",
     "engine",
     "simulate",
+    "tune",
 ]
 
 

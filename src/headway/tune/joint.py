@@ -51,8 +51,8 @@ class JointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         space: the values there are.
-        restarts: walks that begin at a good plan with some settings drawn anew.
-        drawn: settings drawn anew for such a walk.
+        restarts: further walks, every second one from a plan drawn anew as a whole.
+        drawn: settings drawn anew for the others, which begin near the best plan.
         tolerance: relative difference of throughputs that means nothing; within it the tail at
             half load decides.
     """
@@ -68,10 +68,10 @@ def joint(
 ) -> Found:
     """Search policy, split, batches, workers, offloading and refusing together.
 
-    All starts are tried, and a walk begins at the best: settings in a drawn order are moved one
-    step up or down as long as that is better, until no single step is. Then further walks begin
-    at the best plan with some settings drawn anew, since settings depend on each other and single
-    steps cannot cross a valley. Equal seeds and scores, equal walks.
+    All starts are tried, and under each policy a walk begins at the best: settings in a drawn
+    order are moved one step up or down as long as that is better, until no single step is.
+    Further walks begin elsewhere, since settings depend on each other and single steps cannot
+    cross a valley. Equal seeds and scores, equal walks.
 
     Args:
         trials: evaluates; also what ends the search before its restarts are used up.
@@ -104,12 +104,17 @@ class _Walks:
             self._try(canonical(plan), "start")
         best = self._best()
         if best is not None:
-            self._walk(best)
-        for _ in range(self._settings.restarts):
+            for policy in self._settings.space.policy:
+                begun = self._try(canonical(_with(best.plan, {"policy": policy})), "start")
+                if begun is not None:
+                    self._walk(begun)
+        for restart in range(self._settings.restarts):
             best = self._best()
             if best is None or self._trials.spent:
                 break
-            drawn = self._try(self._jump(best.plan), "restart")
+            # From anywhere and from near the best, in turns: the best may be a lesser hill.
+            count = self._settings.drawn if restart % 2 else None
+            drawn = self._try(self._jump(best.plan, count), "restart")
             if drawn is not None:
                 self._walk(drawn)
         return Found(best=self._best(), trials=tuple(self._seen.values()), note=self._trials.spent)
@@ -121,7 +126,8 @@ class _Walks:
         moved = True
         while moved:
             moved = False
-            for name in self._order():
+            # Not the policy: what the other settings are worth depends on it altogether.
+            for name in (n for n in self._order() if n != "policy"):
                 better = self._along(at, name, been)
                 if better is not None:
                     at, moved = better, True
@@ -146,9 +152,10 @@ class _Walks:
                 if beside != plan:
                     yield beside
 
-    def _jump(self, plan: Plan) -> Plan:
+    def _jump(self, plan: Plan, count: int | None) -> Plan:
+        """Draw so many settings anew, or all."""
         space = self._settings.space
-        names = self._order()[: self._settings.drawn]
+        names = self._order()[:count]
         changes = {n: self._drawn(getattr(space, n)) for n in names}
         return canonical(_with(plan, changes))
 

@@ -38,7 +38,14 @@ from headway.bundle.program import (
 )
 from headway.bundle.read import Bundle, read_bundle
 from headway.bundle.records import pack_table, row_bytes, unpack_rows
-from headway.bundle.write import BundleParts, FewPart, TablePart, TowerPart, write_bundle
+from headway.bundle.write import (
+    BundleParts,
+    FewPart,
+    TablePart,
+    TowerPart,
+    replace_plan,
+    write_bundle,
+)
 
 __all__ = [
     "FORMAT_VERSION",
@@ -80,6 +87,7 @@ __all__ = [
     "Weave",
     "pack_table",
     "read_bundle",
+    "replace_plan",
     "row_bytes",
     "unpack_rows",
     "write_bundle",

@@ -157,6 +157,47 @@ def write_bundle(path: str | Path, parts: BundleParts, *, overwrite: bool = Fals
     return read_bundle(target)
 
 
+def replace_plan(path: str | Path, plan: Plan) -> Bundle:
+    """Give the bundle at ``path`` another plan; every other file keeps its bytes.
+
+    A hidden folder beside it gets a new manifest and seal, and the other files as hard links
+    (as copies where the disk knows no links); it is read back and put in place as by
+    ``write_bundle``, so that a reader never finds a mixture. Servers keep the plan they loaded.
+
+    Raises:
+        BundleError: if the bundle is off, or the disk refuses; it is then as it was before.
+        UsageError: if the folder holds other files too.
+    """
+    target = Path(path).resolve()
+    manifest = read_bundle(target).manifest
+    _check_target(target, overwrite=True)
+    work = target.parent / f".{target.name}.{secrets.token_hex(8)}"
+    try:
+        _make_folders(work)
+        for entry in manifest.files:
+            _link(target / entry.path, work / entry.path)
+        _write_manifest(work, msgspec.structs.replace(manifest, plan=plan))
+        read_bundle(work)
+        _put_in_place(work, target, overwrite=True)
+    except OSError as error:
+        raise BundleError(
+            f"the plan of {str(target)!r} could not be written: {error.strerror or error}; "
+            "nothing was changed there, mend the cause and try again"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return read_bundle(target)
+
+
+def _link(source: Path, place: Path) -> None:
+    try:
+        place.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, place)
+        with place.open("rb+") as copy:
+            os.fsync(copy.fileno())
+
+
 def _check_target(target: Path, *, overwrite: bool) -> None:
     if not (target.exists() or target.is_symlink()):
         return
@@ -218,8 +259,7 @@ def _check_parts(parts: BundleParts) -> None:
 
 
 def _write_files(work: Path, parts: BundleParts) -> None:
-    for folder in (layout.TABLES, layout.TOWERS, layout.PROFILES):
-        (work / folder).mkdir(parents=True)
+    _make_folders(work)
     files: list[FileEntry] = []
     tables = tuple(
         _write_table(work, parts.schema.table(name), part, files)
@@ -253,6 +293,16 @@ def _write_files(work: Path, parts: BundleParts) -> None:
         choices=parts.choices,
         engines=parts.engines,
     )
+    _write_manifest(work, manifest)
+
+
+def _make_folders(work: Path) -> None:
+    for folder in (layout.TABLES, layout.TOWERS, layout.PROFILES):
+        (work / folder).mkdir(parents=True)
+
+
+def _write_manifest(work: Path, manifest: Manifest) -> None:
+    """Write manifest and seal, and sync all folders: the last to be written."""
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     entry = _write_file(work, layout.MANIFEST, encoded)
     _write_file(work, layout.SEAL, layout.seal_of(entry.sha256))

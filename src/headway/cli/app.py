@@ -246,6 +246,24 @@ def serve(
         int | None,
         typer.Option("--batch-candidates", min=0, help="Batch chunks up to this; 0: never."),
     ] = None,
+    policy: Annotated[
+        Literal["fixed", "adaptive"] | None,
+        typer.Option("--policy", help="One split size, or sizes that follow the load."),
+    ] = None,
+    sla: Annotated[
+        str | None,
+        typer.Option("--sla", help="What the adaptive policy aims at, like p95=25ms."),
+    ] = None,
+    refuse_late: Annotated[
+        bool | None,
+        typer.Option(
+            "--refuse-late/--no-refuse-late", help="Adaptive: turn away what would miss the SLA."
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", help="Take this plan, a JSON file, and not the bundle's."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Serve a bundle over HTTP: Open Inference Protocol v2 and POST /v1/rank."""
@@ -253,7 +271,10 @@ def serve(
     from headway.server import ServerSettings
 
     settings = ServerSettings(host=host, port=port, allow_remote=allow_remote)
-    changes = serving.PlanChanges(workers, split_size, batch_candidates)
+    target = None if sla is None else parse_sla(sla).limit_ns
+    changes = serving.PlanChanges(
+        workers, split_size, batch_candidates, policy, target, refuse_late, plan
+    )
     serving.serve(path, name, changes, settings, Terminal(json=json))
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from headway.cli.terminal import Terminal
-from headway.core import Plan, Runner, Schema, UsageError
+from headway.core import Ns, Plan, Runner, Schema, UsageError
 from headway.data import Transforms
 from headway.engine import usable_cores
 from headway.server import ServedModel, ServerSettings, load_served, run_server
@@ -17,16 +18,41 @@ from headway.server import ServedModel, ServerSettings, load_served, run_server
 
 @dataclass(frozen=True, slots=True)
 class PlanChanges:
-    """What the command line sets in place of the bundle's own plan; None leaves it alone."""
+    """What the command line sets in place of the bundle's own plan; None leaves it alone.
+
+    A ``file`` of a whole plan, as JSON, comes first; the rest changes that one.
+    """
 
     workers: int | None = None
     split_size: int | None = None
     batch_candidates: int | None = None
+    policy: Literal["fixed", "adaptive"] | None = None
+    target_ns: Ns | None = None
+    refuse_late: bool | None = None
+    file: Path | None = None
 
     def apply(self, plan: Plan) -> Plan:
-        """Return the plan with the changes made."""
-        changes = {f: v for f in self.__slots__ if (v := getattr(self, f)) is not None}
-        return msgspec.structs.replace(plan, **changes)
+        """Return the plan with the changes made.
+
+        Raises:
+            UsageError: if the file holds no plan.
+        """
+        if self.file is not None:
+            plan = read_plan(self.file)
+        names = [f for f in self.__slots__ if f != "file" and getattr(self, f) is not None]
+        return msgspec.structs.replace(plan, **{f: getattr(self, f) for f in names})
+
+
+def read_plan(path: Path) -> Plan:
+    """Return the plan in a JSON file.
+
+    Raises:
+        UsageError: naming the key that is off.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Plan)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no plan: {error}") from error
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +123,10 @@ def baseline(path: Path, name: str | None, changes: PlanChanges) -> ServedModel:
 
 
 def _with_plan(model: ServedModel, changes: PlanChanges) -> ServedModel:
-    plan = msgspec.structs.replace(model.plan, workers=usable_cores())
+    plan, cores = model.plan, usable_cores()
+    # A plan with service times was tuned, its workers too; any other leaves them to the machine.
+    workers = min(plan.workers, cores) if plan.service else cores
+    plan = msgspec.structs.replace(plan, workers=workers)
     return replace(model, plan=changes.apply(plan))
 
 

@@ -58,6 +58,11 @@ class AdaptivePolicy:
         """The present split size."""
         return self._split
 
+    @property
+    def rate(self) -> float:
+        """Candidates per second that arrived of late."""
+        return self._rate * 1e9
+
     def enter(self, query: Open, pools: Sequence[Pool], now: Ns) -> Ns | None:
         """Count it, choose where it is predicted to be done first, and foresee whether in time."""
         self._count(query.size)
@@ -68,7 +73,7 @@ class AdaptivePolicy:
         if not pool.times.known:
             return None
         wait = pool.wait_ns(now)
-        finish = wait + self._alone(query, pool)
+        finish = wait + self._alone(query, pool, query.step_ns)
         if len(pools) > 1 and pools[1].times.known:
             other_wait = pools[1].wait_ns(now)
             other = other_wait + pools[1].times.of(query.size)
@@ -78,17 +83,26 @@ class AdaptivePolicy:
         if wait <= 0.0:
             return None
         late = now + finish - self._due(query)
-        if late <= 0 or self._has_lighter(query, wait, now):
+        if late <= 0 or self._has_lighter(query, pool, now):
             return None
         return Ns(int(late) + 1)
 
     def place(self, query: Open, pool: Pool) -> None:
-        """Cut evenly by the present split size; accelerators take as much as pays."""
+        """Cut evenly by the present split size; accelerators take as much as pays.
+
+        Only cores have the lighter bundle.
+        """
         query.pool = pool.number
         split = self._most[1] if pool.number else self._split
         step = -(-query.size // -(-query.size // split))
         query.step = step
-        query.step_ns = pool.times.of(step)
+        times = pool.times
+        if query.lighter:
+            if self._lighter is not None and not pool.number:
+                times = self._lighter
+            else:
+                query.lighter = query.started is not None
+        query.step_ns = int(times.of(step))
 
     def key(self, query: Open) -> float:
         """Return the last moment at which a chunk should begin."""
@@ -103,13 +117,18 @@ class AdaptivePolicy:
         return self._split if share <= self._split else min(most, share)
 
     def source(self, pool: Pool, pools: Sequence[Pool], now: Ns) -> Pool | None:
-        """Return the other pool if its first query would be done earlier here."""
-        if len(pools) == 1 or not pool.times.known:
+        """Return the other pool if its first query would be done earlier here.
+
+        Of accelerators with unknown times that is assumed, or they would never become known.
+        """
+        if len(pools) == 1 or not (pool.number or pool.times.known):
             return None
         other = pools[1 - pool.number]
         query = other.head()
         if query is None or query.cursor:
             return None
+        if not pool.times.known:
+            return other
         there = other.wait_ns(now) - other.waiting_ns / other.workers + query.step_ns
         step = query.size if pool.number else min(query.size, self._split)
         return other if pool.times.of(step) < there else None
@@ -142,19 +161,20 @@ class AdaptivePolicy:
             return min(query.deadline, query.arrived + self._target)
         return query.deadline
 
-    def _alone(self, query: Open, pool: Pool) -> float:
+    def _alone(self, query: Open, pool: Pool, step_ns: int) -> float:
         """Predicted time from the first chunk's start to the last one's end."""
         chunks = -(-query.size // query.step)
         if chunks <= max(1, pool.idle):
-            return query.step_ns
-        return query.step_ns * (1 + (chunks - 1) / pool.workers)
+            return step_ns
+        return step_ns * (1 + (chunks - 1) / pool.workers)
 
-    def _has_lighter(self, query: Open, wait: float, now: Ns) -> bool:
+    def _has_lighter(self, query: Open, pool: Pool, now: Ns) -> bool:
         """Give the query to the lighter bundle if that will be in time."""
-        if self._lighter is None or query.pool:
+        if self._lighter is None or pool.number:
             return False
-        step_ns = self._lighter.of(query.step)
-        if now + wait + step_ns > self._due(query):
+        step_ns = int(self._lighter.of(query.step))
+        finish = pool.wait_ns(now) + self._alone(query, pool, step_ns)
+        if now + finish > self._due(query):
             return False
         query.lighter, query.step_ns = True, step_ns
         return True
@@ -177,7 +197,8 @@ class AdaptivePolicy:
             # What waits should be gone within half a target.
             extra = 2 * cores.waiting_candidates / self._target
             load = (self._rate * self._share(pools) + extra) * cores.times.scale
-            self._split = self._splits[choose_split(self._splits, load, cores.workers)].size
+            chosen = choose_split(self._splits, load, cores.workers, self._split)
+            self._split = self._splits[chosen].size
 
     def _describe(self, pools: Sequence[Pool]) -> None:
         """See anew what each split size would mean."""

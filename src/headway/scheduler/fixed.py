@@ -38,8 +38,10 @@ class FixedPolicy:
         return Ns(now + needed - query.deadline)
 
     def place(self, query: Open, pool: Pool) -> None:
-        """Cut evenly, or not at all for an accelerator."""
-        query.pool = pool.number
+        """Cut evenly, or not at all for an accelerator; there is no lighter bundle."""
+        query.pool, query.step_ns = pool.number, 0
+        if query.started is None:
+            query.lighter = False
         if pool.number:
             query.step = query.size
         else:
@@ -60,7 +62,8 @@ class FixedPolicy:
 
     def observe(self, pool: Pool, candidates: int, busy: int, *, lighter: bool) -> None:
         """Learn the rate."""
-        self._rates[pool.number].observe(candidates, busy)
+        if not lighter:
+            self._rates[pool.number].observe(candidates, busy)
 
     def time_for(self, candidates: int, pool: Pool) -> Ns | None:
         """Return the time at the best rate seen of late."""

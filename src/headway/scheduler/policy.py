@@ -26,7 +26,10 @@ class Policy(Protocol):
         ...
 
     def place(self, query: Open, pool: Pool) -> None:
-        """Set pool, step and step time of a query that moves to ``pool`` and has not begun."""
+        """Set pool, step and step time of a query that will wait in ``pool``.
+
+        It keeps its bundle if it has begun, or else where that bundle is to be had.
+        """
         ...
 
     def key(self, query: Open) -> float:

@@ -13,6 +13,8 @@ _SLACK = 64
 class Pool:
     """A kind of worker, its queue, and sums over both that policies decide by.
 
+    All sums are of integers: they do not drift, however long the queue is never empty.
+
     Attributes:
         number: 0 for cores, 1 for accelerators.
         workers: how many there are.
@@ -46,8 +48,8 @@ class Pool:
         self.running_candidates = 0
         self.waiting_queries = 0
         self.waiting_candidates = 0
-        self.waiting_ns = 0.0
-        self._ends_ns = 0.0
+        self.waiting_ns = 0
+        self._ends_ns = 0
         self._heap: list[tuple[float, int, Open]] = []
         self._serial = 0
 
@@ -58,32 +60,35 @@ class Pool:
 
     def push(self, query: Open, key: float) -> None:
         """Let a query wait; the smallest key goes first, equal keys in order of arrival."""
-        self._serial += 1
+        self._serial = query.entry = self._serial + 1
         self.waiting_queries += 1
         left = query.size - query.cursor
         self.waiting_candidates += left
-        self.waiting_ns += query.step_ns * left / query.step
-        heappush(self._heap, (key, self._serial, query))
+        self.waiting_ns += query.step_ns * left // query.step
+        heappush(self._heap, (key, query.entry, query))
 
     def head(self) -> Open | None:
         """Return who goes first, or None; queries that stopped waiting are passed over."""
         heap = self._heap
         while heap:
-            query = heap[0][2]
-            if query.cursor < query.size and query.pool == self.number and not query.closed:
+            _, entry, query = heap[0]
+            if query.entry == entry and query.pool == self.number:
                 return query
             heappop(heap)
         return None
 
     def take(self, query: Open, count: int) -> None:
-        """Hand out that many candidates of the first query."""
+        """Hand out that many candidates of the query that ``head`` returned."""
+        left = query.size - query.cursor
         self.waiting_candidates -= count
-        self.waiting_ns -= query.step_ns * count / query.step
+        self.waiting_ns -= query.step_ns * left // query.step
         query.cursor += count
-        if query.cursor == query.size:
+        if left > count:
+            self.waiting_ns += query.step_ns * (left - count) // query.step
+        else:
             self.waiting_queries -= 1
-            if self._heap[0][2] is query:
-                heappop(self._heap)
+            query.entry = 0
+            heappop(self._heap)
 
     def remove(self, query: Open) -> None:
         """Let a query wait no longer, if it does."""
@@ -92,26 +97,26 @@ class Pool:
             return
         self.waiting_queries -= 1
         self.waiting_candidates -= left
-        self.waiting_ns -= query.step_ns * left / query.step
+        self.waiting_ns -= query.step_ns * left // query.step
         query.cursor = query.size
+        query.entry = 0
         # Left in the heap, it is passed over; with many such the heap is swept.
         if len(self._heap) > _SLACK + 2 * self.waiting_queries:
-            self._heap = [e for e in self._heap if e[2].cursor < e[2].size]
+            number = self.number
+            self._heap = [e for e in self._heap if e[2].entry == e[1] and e[2].pool == number]
             heapify(self._heap)
 
-    def begin(self, candidates: int, end_ns: float) -> None:
+    def begin(self, candidates: int, end_ns: int) -> None:
         """A worker begins what it is predicted to be through with at ``end_ns``."""
         self.running += 1
         self.running_candidates += candidates
         self._ends_ns += end_ns
 
-    def end(self, candidates: int, end_ns: float) -> None:
+    def end(self, candidates: int, end_ns: int) -> None:
         """A worker is through with what it was predicted to be at ``end_ns``."""
         self.running -= 1
         self.running_candidates -= candidates
         self._ends_ns -= end_ns
-        if not self.running:
-            self._ends_ns = 0.0
 
     def wait_ns(self, now: int) -> float:
         """Return the predicted time until a new query would be begun.
@@ -122,5 +127,5 @@ class Pool:
         if self.running < self.workers:
             return 0.0
         workers = self.workers
-        rest = max(0.0, self._ends_ns - self.running * now)
+        rest = max(0, self._ends_ns - self.running * now)
         return (self.waiting_ns + rest * (workers + 1) / (2 * workers)) / workers

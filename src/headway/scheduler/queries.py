@@ -19,6 +19,7 @@ class Open:
         step: candidates of its chunks, the last one's perhaps fewer.
         step_ns: predicted time of one, when it came in.
         cursor: candidates handed out.
+        entry: its number in the queue it waits in, 0 while it waits in none.
         unfinished: candidates not yet scored.
         lighter: to be scored by the lighter bundle.
         closed: it has its completion.
@@ -29,6 +30,7 @@ class Open:
         "closed",
         "cursor",
         "deadline",
+        "entry",
         "id",
         "lighter",
         "pool",
@@ -47,8 +49,9 @@ class Open:
         self.started: Ns | None = None
         self.pool = 0
         self.step = arrival.size
-        self.step_ns = 0.0
+        self.step_ns = 0
         self.cursor = 0
+        self.entry = 0
         self.unfinished = arrival.size
         self.lighter = False
         self.closed = False

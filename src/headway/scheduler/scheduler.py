@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from heapq import heapify, heappop, heappush
 
 from headway.core import Ns, Plan
@@ -27,7 +27,7 @@ from headway.scheduler.times import ServiceTimes
 
 _RETRY_UNKNOWN = Ns(1_000_000_000)
 _SHORTEST_RETRY = Ns(1_000_000)
-_Running = tuple[tuple[Open, ...], Pool, float]
+_Running = tuple[tuple[Open, ...], Pool, int]
 
 
 class Scheduler:
@@ -42,10 +42,11 @@ class Scheduler:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._policy = make_policy(plan)
-        self._pools = [Pool(0, plan.workers, ServiceTimes(plan.service))]
-        if plan.accelerators:
-            times = ServiceTimes(plan.accelerator_service)
-            self._pools.append(Pool(1, plan.accelerators, times))
+        self._all = (
+            Pool(0, plan.workers, ServiceTimes(plan.service)),
+            Pool(1, plan.accelerators, ServiceTimes(plan.accelerator_service)),
+        )
+        self._pools = _in_force(plan, self._all)
         self._open: dict[int, Open] = {}
         self._running: dict[int, _Running] = {}
         self._deadlines: list[tuple[Ns, int, Open]] = []
@@ -62,6 +63,11 @@ class Scheduler:
     def policy(self) -> Policy:
         """The policy in force, to be looked at."""
         return self._policy
+
+    @property
+    def pools(self) -> Sequence[Pool]:
+        """The workers by kind and what waits for them, to be looked at."""
+        return self._pools
 
     def submit(self, arrival: Arrival, now: Ns) -> Admission:
         """Take a query in or refuse it; a query without candidates is done at once.
@@ -111,7 +117,7 @@ class Scheduler:
         lighter = query.lighter
         self._works += 1
         # Work for the lighter bundle was predicted with its own times.
-        end = now + (sum(o.step_ns for o in owners) if lighter else pool.times.of(total))
+        end = now + (sum(o.step_ns for o in owners) if lighter else int(pool.times.of(total)))
         pool.begin(total, end)
         self._running[self._works] = (tuple(owners), pool, end)
         return Work(self._works, worker, tuple(chunks), total, now, lighter)
@@ -175,24 +181,23 @@ class Scheduler:
     def replan(self, plan: Plan) -> None:
         """Go over to another plan; no query is lost, none starts again.
 
-        What waits is cut anew unless it has begun. Workers beyond the new number finish what
-        they have and get nothing more. Service times that were learnt stay where the new plan
-        gives none.
+        What waits is cut anew unless it has begun; without accelerators, what waits for them
+        waits for cores, its rest cut for these. Workers beyond the new number finish what they
+        have and get nothing more. Service times that were learnt stay, unless the new plan gives
+        others.
         """
+        old, self._plan = self._plan, plan
         waiting = sorted(
             (q for q in self._open.values() if q.cursor < q.size), key=lambda q: q.arrived
         )
-        given = (plan.service, plan.accelerator_service)
-        for pool, workers, knots in zip(
-            self._pools, (plan.workers, plan.accelerators), given, strict=False
-        ):
-            pool.workers = workers
-            if knots:
-                pool.times = ServiceTimes(knots)
-        if plan.accelerators and len(self._pools) == 1:
-            times = ServiceTimes(plan.accelerator_service)
-            self._pools.append(Pool(1, plan.accelerators, times))
-        self._plan, self._policy = plan, make_policy(plan)
+        cores, accelerators = self._all
+        cores.workers, accelerators.workers = plan.workers, plan.accelerators
+        if plan.service and plan.service != old.service:
+            cores.times = ServiceTimes(plan.service)
+        if plan.accelerator_service and plan.accelerator_service != old.accelerator_service:
+            accelerators.times = ServiceTimes(plan.accelerator_service)
+        self._pools = _in_force(plan, self._all)
+        self._policy = make_policy(plan)
         for query in waiting:
             self._move(query, self._pools[query.pool if plan.accelerators else 0])
 
@@ -208,9 +213,9 @@ class Scheduler:
     def load(self) -> Load:
         """Return how much waits and runs."""
         return Load(
-            sum(p.waiting_queries for p in self._pools),
-            sum(p.waiting_candidates for p in self._pools),
-            sum(p.running_candidates for p in self._pools),
+            sum(p.waiting_queries for p in self._all),
+            sum(p.waiting_candidates for p in self._all),
+            sum(p.running_candidates for p in self._all),
             len(self._open),
         )
 
@@ -245,7 +250,8 @@ class Scheduler:
             return Refused(Reason.DRAINING, _RETRY_UNKNOWN)
         if now >= arrival.deadline:
             return Refused(Reason.DEADLINE_PASSED, Ns(0))
-        waiting = sum(p.waiting_candidates for p in self._pools)
+        cores, accelerators = self._all
+        waiting = cores.waiting_candidates + accelerators.waiting_candidates
         over = waiting + arrival.size - self._plan.queue_candidates
         if over <= 0 or not arrival.size:
             return None
@@ -255,8 +261,8 @@ class Scheduler:
 
     def _pool_of(self, worker: int) -> Pool | None:
         if worker >= 0:
-            return self._pools[0] if worker < self._plan.workers else None
-        return self._pools[1] if -worker <= self._plan.accelerators else None
+            return self._all[0] if worker < self._plan.workers else None
+        return self._all[1] if -worker <= self._plan.accelerators else None
 
     def _head(self, pool: Pool, now: Ns) -> Open | None:
         """Return who comes first in the pool; who is past its deadline waits no longer."""
@@ -278,18 +284,18 @@ class Scheduler:
         return pool.head()
 
     def _move(self, query: Open, pool: Pool) -> None:
-        """Let a waiting query wait in ``pool``, cut anew unless it has begun."""
-        cursor = query.cursor
-        self._pools[query.pool].remove(query)
+        """Let a waiting query wait in ``pool``, cut anew unless it has begun in that one."""
+        cursor, source = query.cursor, self._all[query.pool]
+        source.remove(query)
         query.cursor = cursor
-        if not cursor:
+        if not cursor or source is not pool:
             self._policy.place(query, pool)
         pool.push(query, self._policy.key(query))
 
     def _close(self, query: Open, outcome: Outcome, now: Ns) -> Completion:
         query.closed = True
         del self._open[query.id]
-        self._pools[query.pool].remove(query)
+        self._all[query.pool].remove(query)
         self._forget_closed_deadlines()
         return Completion(query.id, outcome, query.arrived, query.started, now, query.lighter)
 
@@ -299,6 +305,11 @@ class Scheduler:
         if len(self._deadlines) > 64 + 2 * len(self._open):
             self._deadlines[:] = [entry for entry in self._deadlines if not entry[2].closed]
             heapify(self._deadlines)
+
+
+def _in_force(plan: Plan, pools: tuple[Pool, Pool]) -> tuple[Pool, ...]:
+    """Return the pools that policies may choose from: those with workers."""
+    return pools if plan.accelerators else pools[:1]
 
 
 def make_policy(plan: Plan) -> Policy:

@@ -16,6 +16,7 @@ SPLITS = (
 _TAIL = 0.02
 _FULL = 0.97
 _INEFFICIENT = 1.05
+_WORTH = 0.05
 _QUANTILES = (50, 75, 90, 95, 97, 99)
 
 
@@ -73,31 +74,49 @@ def _split(
     )
 
 
-def choose_split(splits: Sequence[Split], rate: float, workers: int) -> int:
+def choose_split(
+    splits: Sequence[Split], rate: float, workers: int, present: int | None = None
+) -> int:
     """Return the index of the split whose largest queries are predicted to be done first.
 
-    Small chunks end sooner but cost more work, and with it more waiting. The wait of a query is
-    that of Sakasegawa's approximation (Annals of the Institute of Statistical Mathematics 1977)
-    for as many servers as whole queries fit side by side, its tail taken as exponential. Above
-    the load that any split can bear, the one with the least work per candidate is best.
+    Above the load that any split can bear, the one with the least work per candidate is best.
+    The present split stays while it bears the load and another would not be at least a
+    twentieth sooner, so that the choice does not flap between neighbours.
 
     Args:
         splits: as ``splits_for`` made them.
         rate: candidates per nanosecond that arrive, in the time scale of the splits.
         workers: of the machine.
+        present: size of the split now in force, if any.
     """
-    best, best_ns = -1, inf
-    cheapest, cheapest_load = 0, inf
+    best, best_ns, kept, kept_ns = -1, inf, -1, inf
     for index, split in enumerate(splits):
-        load = rate * split.ns_per_candidate / workers
-        if load < cheapest_load:
-            cheapest, cheapest_load = index, load
-        if load >= _FULL:
-            continue
-        predicted = _alone(split, workers * (1 - load)) + _wait(split, load, workers)
+        predicted = tail_ns(split, rate, workers)
         if predicted < best_ns:
             best, best_ns = index, predicted
-    return cheapest if best < 0 else best
+        if split.size == present:
+            kept, kept_ns = index, predicted
+    if best < 0:
+        return min(range(len(splits)), key=lambda i: splits[i].ns_per_candidate)
+    return kept if kept_ns * (1 - _WORTH) < best_ns else best
+
+
+def tail_ns(split: Split, rate: float, workers: int) -> float:
+    """Return when the largest queries are predicted to be done; infinite if too many arrive.
+
+    Small chunks end sooner but cost more work, and with it more waiting. The wait of a query is
+    that of Sakasegawa's approximation (Annals of the Institute of Statistical Mathematics 1977)
+    for as many servers as whole queries fit side by side, its tail taken as exponential.
+
+    Args:
+        split: as ``splits_for`` made it.
+        rate: candidates per nanosecond that arrive, in the time scale of the split.
+        workers: of the machine.
+    """
+    load = rate * split.ns_per_candidate / workers
+    if load >= _FULL:
+        return inf
+    return _alone(split, workers * (1 - load)) + _wait(split, load, workers)
 
 
 def _alone(split: Split, free: float) -> float:

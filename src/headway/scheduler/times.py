@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import lru_cache
+from operator import itemgetter
 
 from headway.core import Knots
 
 _FORGET = 1 / 64
 _LEARN_AFTER = 16
 _MOST_ROWS = 4096
+_NEWS = 0.03
+_Points = tuple[tuple[int, float], ...]
 
 
 class ServiceTimes:
@@ -21,33 +26,29 @@ class ServiceTimes:
     """
 
     def __init__(self, knots: Knots = ()) -> None:
-        self._table = _table(knots) if knots else []
+        self._points: _Points = knots
+        self._table: Sequence[float] = _table(knots) if knots else ()
         self._scale = 1.0
         self._fit = _Line()
+        self._told: _Points = ()
         self._given = bool(knots)
 
     @property
     def known(self) -> bool:
         """Whether there is anything to predict from."""
-        return bool(self._table)
+        return bool(self._points)
 
     def of(self, candidates: int) -> float:
         """Return the predicted nanoseconds; 0.0 while nothing is known."""
         table = self._table
-        if not table:
-            return 0.0
         if candidates < len(table):
             return table[candidates] * self._scale
-        slope = table[-1] - table[-2]
-        return (table[-1] + slope * (candidates - len(table) + 1)) * self._scale
+        return _at(self._points, candidates) * self._scale if self._points else 0.0
 
     def curve(self, most: int) -> list[float]:
         """Return the predictions for 0 to ``most`` candidates, unscaled by late observations."""
-        table = self._table
-        if most < len(table):
-            return table[: most + 1]
-        slope = table[-1] - table[-2]
-        return table + [table[-1] + slope * i for i in range(1, most + 2 - len(table))]
+        known = list(self._table[: most + 1])
+        return known + [_at(self._points, n) for n in range(len(known), most + 1)]
 
     @property
     def scale(self) -> float:
@@ -56,17 +57,23 @@ class ServiceTimes:
 
     def observe(self, candidates: int, busy: int) -> bool:
         """Take in finished work; return whether the curve itself is new."""
+        if candidates < 1:
+            return False
         if self._given:
             table = self._table
-            predicted = table[candidates] if candidates < len(table) else self.of(candidates)
+            known = candidates < len(table)
+            predicted = table[candidates] if known else _at(self._points, candidates)
             ratio = min(4.0, max(0.25, busy / predicted))
             self._scale += (ratio - self._scale) * _FORGET
             return False
         self._fit.add(candidates, busy)
-        if self._fit.count >= _LEARN_AFTER and self._fit.count % _LEARN_AFTER == 0:
-            self._table = self._fit.table(_MOST_ROWS)
-            return True
-        return False
+        if self._fit.count % _LEARN_AFTER:
+            return False
+        self._points = self._fit.points()
+        if not _news(self._told, self._points):
+            return False
+        self._told = self._points
+        return True
 
 
 class _Line:
@@ -85,8 +92,8 @@ class _Line:
         self._xx = self._xx * keep + x * x
         self._xy = self._xy * keep + x * y
 
-    def table(self, most: int) -> list[float]:
-        """Return the line from 0 to ``most``; neither part of it is negative."""
+    def points(self) -> _Points:
+        """Return two points of the line; neither part of it is negative."""
         spread = self._xx * self._w - self._x * self._x
         slope = 0.0
         if spread > 1e-9 * self._xx * self._w:
@@ -94,20 +101,36 @@ class _Line:
         base = (self._y - slope * self._x) / self._w
         if base < 0:
             base, slope = 0.0, self._xy / self._xx
-        return [0.0] + [max(1.0, base + slope * n) for n in range(1, most + 1)]
+        base = max(1.0, base)
+        return ((1, base + slope), (1 + _MOST_ROWS, base + slope * (1 + _MOST_ROWS)))
 
 
-def _table(knots: Knots) -> list[float]:
-    """Join the knots by lines, one entry per number of candidates, 0 for none."""
-    if len(knots) == 1:
-        rows, ns = knots[0]
-        return [ns * n / rows for n in range(rows + 2)]
-    table = [0.0]
-    table += [float(knots[0][1])] * (knots[0][0] - 1)
-    for (low, low_ns), (high, high_ns) in pairwise(knots):
-        step = (high_ns - low_ns) / (high - low)
-        table += [low_ns + step * i for i in range(high - low)]
-    table.append(float(knots[-1][1]))
-    # Beyond the last knot the last line goes on, but time never shrinks.
-    table.append(table[-1] + max(0.0, table[-1] - table[-2]))
-    return table
+def _news(told: _Points, found: _Points) -> bool:
+    """Return whether either end of the line moved so far that decisions should be made anew."""
+    ends = zip(told, found, strict=True) if told else ()
+    return not told or any(abs(new - old) > _NEWS * old for (_, old), (_, new) in ends)
+
+
+@lru_cache(maxsize=64)
+def _table(knots: Knots) -> tuple[float, ...]:
+    """Return the times of up to so many candidates as are common; shared, so never altered."""
+    return tuple(_at(knots, n) for n in range(min(knots[-1][0], _MOST_ROWS) + 1))
+
+
+def _at(points: _Points, candidates: int) -> float:
+    """Return the time on the lines that join the points.
+
+    Before the first point it is as long as there; beyond the last the last line goes on, but
+    time never shrinks. A single point stands for a line through zero.
+    """
+    if len(points) == 1:
+        rows, ns = points[0]
+        return ns * candidates / rows
+    if candidates <= points[0][0]:
+        return float(points[0][1]) if candidates else 0.0
+    index = min(bisect_right(points, candidates, key=itemgetter(0)), len(points) - 1)
+    (low, low_ns), (high, high_ns) = points[index - 1], points[index]
+    slope = (high_ns - low_ns) / (high - low)
+    if candidates < high:
+        return low_ns + slope * (candidates - low)
+    return high_ns + max(0.0, slope) * (candidates - high)

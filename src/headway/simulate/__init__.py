@@ -1,5 +1,8 @@
 """The scheduler that serves on a virtual clock, from one machine to a thousand."""
 
+from headway.simulate.balance import BALANCERS, Balancer, make_balancer
+from headway.simulate.crew import Failures, Outage, Stragglers
+from headway.simulate.fleet import Autoscale, BalancerName, FleetSpec, simulate_fleet
 from headway.simulate.host import Host
 from headway.simulate.machine import (
     GTX_1080_TI,
@@ -11,19 +14,44 @@ from headway.simulate.machine import (
     knots_of,
     ratios_of,
 )
+from headway.simulate.member import MachineKind
 from headway.simulate.run import Simulated, simulate, simulate_stream
+from headway.simulate.scale import Fixed, Forecast, Known, Oracle, Scaler, Signals, Utilisation
+from headway.simulate.series import FleetRun, FleetWindow, percentiles_ms, series_length_s
 
 __all__ = [
+    "BALANCERS",
     "GTX_1080_TI",
+    "Autoscale",
+    "Balancer",
+    "BalancerName",
+    "Failures",
+    "Fixed",
+    "FleetRun",
+    "FleetSpec",
+    "FleetWindow",
+    "Forecast",
     "Host",
+    "Known",
     "Machine",
+    "MachineKind",
+    "Oracle",
+    "Outage",
+    "Scaler",
+    "Signals",
     "Simulated",
     "Speedups",
+    "Stragglers",
+    "Utilisation",
     "accelerated",
     "best_rate",
     "capacity",
     "knots_of",
+    "make_balancer",
+    "percentiles_ms",
     "ratios_of",
+    "series_length_s",
     "simulate",
+    "simulate_fleet",
     "simulate_stream",
 ]

@@ -42,7 +42,6 @@ class Host:
         "_serial",
         "_times",
         "busy_ns",
-        "name",
         "scheduler",
         "slowdown",
     )

@@ -1,0 +1,126 @@
+"""A host adds time to the scheduler that serves, and no decision of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from heapq import heappop
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headway.core import Ns, Plan
+from headway.scheduler import Admission, Arrival, Completion, Scheduler, Work
+from headway.simulate import Host, Machine
+from headway.simulate.host import Event
+
+SERVICE = ((1, 100_000), (64, 700_000), (1024, 9_000_000))
+FAST = ((1, 400_000), (1024, 2_000_000))
+PLANS = {
+    "split": Plan(workers=3, split_size=50),
+    "batched": Plan(workers=2, split_size=100, batch_candidates=200, timeout_ns=Ns(5_000_000)),
+    "offloaded": Plan(workers=2, accelerators=1, offload_candidates=200, split_size=64),
+    "adaptive": Plan(
+        workers=2, accelerators=1, policy="adaptive", service=SERVICE, accelerator_service=FAST
+    ),
+}
+
+
+class Noted(Scheduler):
+    """A scheduler that notes what it is asked and what it answers."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self.notes: list[tuple[str, tuple[Any, ...], Any]] = []
+
+    def submit(self, arrival: Arrival, now: Ns) -> Admission:
+        answer = super().submit(arrival, now)
+        self.notes.append(("submit", (arrival, now), answer))
+        return answer
+
+    def next_work(self, worker: int, now: Ns) -> Work | None:
+        answer = super().next_work(worker, now)
+        self.notes.append(("next_work", (worker, now), answer))
+        return answer
+
+    def finished(self, work: Work, now: Ns, failed: Collection[int] = ()) -> tuple[Completion, ...]:
+        answer = super().finished(work, now, failed)
+        self.notes.append(("finished", (work, now), answer))
+        return answer
+
+    def expire(self, now: Ns) -> tuple[Completion, ...]:
+        answer = super().expire(now)
+        self.notes.append(("expire", (now,), answer))
+        return answer
+
+
+def run(plan: Plan, gaps_and_sizes: list[tuple[int, int]]) -> tuple[Noted, list[Completion]]:
+    """Let queries arrive at a host and all work end."""
+    machine = Machine(
+        cores=3, service=SERVICE, interference=1.5, accelerators=1, accelerator_service=FAST
+    )
+    events: list[Event] = []
+    host = Host(machine, plan, events, count(), np.random.default_rng(0))
+    host.scheduler = scheduler = Noted(plan)
+    ended: list[Completion] = []
+
+    def work_until(until: float) -> None:
+        while events and events[0][0] <= until:
+            now, _, _, work = heappop(events)
+            ended.extend(host.finish(work, now))
+
+    now = 0
+    for query, (gap, size) in enumerate(gaps_and_sizes):
+        now += gap
+        work_until(now)
+        host.arrive(query, size, now + plan.timeout_ns, now)
+    work_until(float("inf"))
+    return scheduler, ended
+
+
+TRACES = st.lists(
+    st.tuples(st.integers(0, 3_000_000), st.integers(1, 1000)), min_size=1, max_size=60
+)
+
+
+@pytest.mark.parametrize("name", PLANS)
+@settings(max_examples=25, deadline=None)
+@given(trace=TRACES)
+def test_a_trace_gets_equal_decisions_directly_and_through_a_host(
+    name: str, trace: list[tuple[int, int]]
+) -> None:
+    noted, _ = run(PLANS[name], trace)
+    direct = Scheduler(PLANS[name])
+    for method, arguments, answer in noted.notes:
+        assert getattr(direct, method)(*arguments) == answer
+
+
+@pytest.mark.parametrize("name", PLANS)
+@settings(max_examples=25, deadline=None)
+@given(trace=TRACES)
+def test_every_query_ends_once_and_no_worker_idles_while_one_waits(
+    name: str, trace: list[tuple[int, int]]
+) -> None:
+    noted, ended = run(PLANS[name], trace)
+    accepted = [
+        arguments[0].id
+        for method, arguments, answer in noted.notes
+        if method == "submit" and type(answer).__name__ == "Accepted"
+    ]
+    assert sorted(c.query for c in ended) == accepted
+    assert noted.load().waiting_candidates == 0
+
+
+def test_a_slow_machine_takes_as_much_longer() -> None:
+    def taken(slowdown: float) -> int:
+        events: list[Event] = []
+        machine = Machine(cores=1, service=SERVICE)
+        host = Host(machine, Plan(), events, count(), np.random.default_rng(0))
+        host.slowdown = slowdown
+        host.arrive(0, 64, 10**12, 0)
+        return events[0][0]
+
+    assert (taken(1.0), taken(3.0)) == (700_000, 2_100_000)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.server.harness import Client, Serve, linear_model
+from tests.server.harness import Client, Probe, Serve, linear_model
 
 from headway.core import Plan
 from headway.server import BackgroundServer, ServedModel, ServerSettings
@@ -21,6 +22,21 @@ def url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def client(url: str) -> Client:
     return Client(url)
+
+
+@pytest.fixture
+def held() -> Iterator[Probe]:
+    """A probe whose runners wait at the gate; opened at the end at the latest."""
+    probe = Probe()
+    probe.gate.clear()
+    yield probe
+    probe.gate.set()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as executor:
+        yield executor
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ POISON = 99
 class Probe:
     """What the runners of one model did, and a gate to hold them at."""
 
+    made: int = 0
     queries: int = 0
     batches: list[int] = field(default_factory=list)
     closed: int = 0
@@ -65,6 +66,7 @@ class LinearRunner:
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
+        probe.made += 1
 
     def query(self, context: Columns) -> Hidden:
         self._probe.queries += 1
@@ -172,6 +174,29 @@ class Client:
             return read_all(connection)
 
 
+def item(*ids: int) -> dict[str, Any]:
+    """Return the input ``item`` of an infer request."""
+    return {"datatype": "INT64", "shape": [len(ids)], "data": list(ids)}
+
+
+def metric(client: Client, line: str) -> float:
+    for found in client.get("/metrics").body.decode().splitlines():
+        if found.startswith(line + " "):
+            return float(found.split()[-1])
+    raise AssertionError(line)
+
+
+def wait_until(client: Client, line: str, value: float) -> None:
+    for _ in range(2000):
+        if metric(client, line) == value:
+            return
+    raise AssertionError(f"{line} is {metric(client, line)}, not {value}")
+
+
+WAITING = 'headway_queue_queries{model="linear"}'
+OPEN = 'headway_in_flight_queries{model="linear"}'
+
+
 def read_all(connection: socket.socket) -> bytes:
     parts = []
     while part := connection.recv(65_536):
@@ -192,6 +217,7 @@ def infer_body(rows: int = 2, **changes: Any) -> dict[str, Any]:
     return {"inputs": [{"name": n, **i} for n, i in inputs.items() if i is not None]}
 
 
+PLAN = "/v2/models/linear/plan"
 INFER = "/v2/models/linear/infer"
 RANK = "/v1/rank/linear"
 

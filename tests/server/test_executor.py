@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from tests.server.harness import (
     INFER,
+    OPEN,
     POISON,
     RANK,
     SCHEMA,
+    WAITING,
     Answer,
     Client,
     LinearRunner,
@@ -20,48 +22,17 @@ from tests.server.harness import (
     Serve,
     expected,
     infer_body,
+    item,
     linear_model,
+    metric,
+    wait_until,
 )
 
 from headway.core import HeadwayError, Ns, Plan, Runner
 from headway.server import BackgroundServer, ServedModel, ServerSettings
 
-
-@pytest.fixture
-def held() -> Any:
-    """A probe whose runners wait at the gate; opened at the end at the latest."""
-    probe = Probe()
-    probe.gate.clear()
-    yield probe
-    probe.gate.set()
-
-
-@pytest.fixture
-def pool() -> Any:
-    with ThreadPoolExecutor(16) as executor:
-        yield executor
-
-
-def item(*ids: int) -> dict[str, Any]:
-    return {"datatype": "INT64", "shape": [len(ids)], "data": list(ids)}
-
-
-def metric(client: Client, line: str) -> float:
-    for found in client.get("/metrics").body.decode().splitlines():
-        if found.startswith(line + " "):
-            return float(found.split()[-1])
-    raise AssertionError(line)
-
-
-def wait_until(client: Client, line: str, value: float) -> None:
-    for _ in range(2000):
-        if metric(client, line) == value:
-            return
-    raise AssertionError(f"{line} is {metric(client, line)}, not {value}")
-
-
-WAITING = 'headway_queue_queries{model="linear"}'
-OPEN = 'headway_in_flight_queries{model="linear"}'
+SERVICE = ((1, 20_000), (1000, 1_000_000))
+MINUTE = Ns(60 * 10**9)
 
 
 def test_small_queries_waiting_together_are_scored_together(
@@ -134,8 +105,12 @@ def test_a_query_whose_time_runs_out_gets_504_even_while_the_worker_hangs(
     assert client.post(INFER, infer_body()).status == 200
 
 
-def test_the_plans_timeout_holds_where_the_client_names_none(serve: Serve, held: Probe) -> None:
-    client, _ = serve(linear_model(plan=Plan(timeout_ns=Ns(10_000_000)), probe=held))
+@pytest.mark.parametrize("policy", ["fixed", "adaptive"])
+def test_the_plans_timeout_holds_where_the_client_names_none(
+    serve: Serve, held: Probe, policy: Literal["fixed", "adaptive"]
+) -> None:
+    plan = Plan(timeout_ns=Ns(10_000_000), policy=policy, service=SERVICE)
+    client, _ = serve(linear_model(plan=plan, probe=held))
     assert client.post(INFER, infer_body()).status == 504
 
 
@@ -158,8 +133,18 @@ def test_a_client_that_leaves_takes_its_queued_work_along(
     assert metric(client, 'headway_queries_total{model="linear",outcome="cancelled"}') == 1
 
 
-def test_every_query_of_a_crowd_gets_its_own_scores(serve: Serve, pool: ThreadPoolExecutor) -> None:
-    plan = Plan(workers=2, split_size=7, batch_candidates=20)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(workers=2, split_size=7, batch_candidates=20),
+        Plan(workers=3, split_size=7, policy="adaptive", service=SERVICE, refuse_late=False),
+        Plan(workers=3, split_size=7, policy="adaptive", service=SERVICE, timeout_ns=MINUTE),
+    ],
+    ids=["fixed", "adaptive", "refusing"],
+)
+def test_every_query_of_a_crowd_gets_its_own_scores(
+    serve: Serve, pool: ThreadPoolExecutor, plan: Plan
+) -> None:
     client, _ = serve(linear_model(plan=plan))
 
     def ask(n: int) -> bool:

@@ -26,6 +26,7 @@ from headway.core import (
 from headway.server import describe
 from headway.server.budget import Budget
 from headway.server.endpoint import ClientGoneError, Endpoint, Receive, Reply, stopped
+from headway.server.manage import check_local
 from headway.server.metrics import render
 from headway.server.patience import Patience
 from headway.server.settings import ServedModel, ServerSettings
@@ -57,6 +58,7 @@ class Incoming:
     """A request whose headers are known and whose body may still be on its way.
 
     Attributes:
+        scope: what ASGI says of the request.
         receive: gives the next ASGI event.
         header_length: the header Inference-Header-Content-Length, or None.
         declared: the header Content-Length, or None.
@@ -71,6 +73,7 @@ class Incoming:
         "declared",
         "header_length",
         "receive",
+        "scope",
     )
 
     def __init__(
@@ -81,6 +84,7 @@ class Incoming:
         patience: Patience,
         budget: Budget,
     ) -> None:
+        self.scope = scope
         self.receive = receive
         self._budget = budget
         self._taken = 0
@@ -183,13 +187,13 @@ class App:
         self.budget = Budget(settings.max_bytes_in_flight)
         self.failure: Exception | None = None
         self.direct: dict[bytes, Endpoint] = {}
-        self._routes: dict[str, tuple[str, Handler]] = {
-            "/v2": ("GET", self._metadata),
-            "/v2/health/live": ("GET", self._live),
-            "/v2/health/ready": ("GET", self._ready),
-            "/v2/models/stats": ("GET", self._all_stats),
-            "/v2/repository/index": ("POST", self._index),
-            "/metrics": ("GET", self._metrics),
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/v2": {"GET": self._metadata},
+            "/v2/health/live": {"GET": self._live},
+            "/v2/health/ready": {"GET": self._ready},
+            "/v2/models/stats": {"GET": self._all_stats},
+            "/v2/repository/index": {"POST": self._index},
+            "/metrics": {"GET": self._metrics},
         }
 
     def drain(self) -> None:
@@ -227,15 +231,15 @@ class App:
         await send({"type": "http.response.body", "body": body})
 
     def _route(self, path: str, method: str) -> Handler:
-        route = self._routes.get(path)
-        if route is None:
+        methods = self._routes.get(path)
+        if methods is None:
             if path.startswith(_NOT_OFFERED):
                 raise NotImplementedByUsError("Headway does not offer this part of the protocol")
             names = sorted({model.name for model in self._models})
             raise NotFoundError(f"nothing is at {path[:256]!r}; the models are {names}")
-        if route[0] != method:
-            raise MethodNotAllowedError(f"{path} takes {route[0]}, not {method}")
-        return route[1]
+        if method not in methods:
+            raise MethodNotAllowedError(f"{path} takes {' or '.join(methods)}, not {method}")
+        return methods[method]
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -272,19 +276,21 @@ class App:
         async def stats(_: Incoming) -> Reply:
             return _json({"model_stats": [describe.model_statistics(model, endpoint.metrics)]})
 
-        metadata, config = (
-            _fixed(describe.model_metadata(model)),
-            _fixed(describe.model_config(model)),
-        )
+        async def config(_: Incoming) -> Reply:
+            return _json(describe.model_config(model, endpoint.standing().plan))
+
+        metadata = _fixed(describe.model_metadata(model))
         root = f"/v2/models/{model.name}"
         for base in (root, f"{root}/versions/{model.version}"):
-            self._routes[base] = ("GET", metadata)
-            self._routes[f"{base}/config"] = ("GET", config)
-            self._routes[f"{base}/ready"] = ("GET", self._ready)
-            self._routes[f"{base}/stats"] = ("GET", stats)
-            self._routes[f"{base}/infer"] = ("POST", infer)
+            self._routes[base] = {"GET": metadata}
+            self._routes[f"{base}/config"] = {"GET": config}
+            self._routes[f"{base}/ready"] = {"GET": self._ready}
+            self._routes[f"{base}/stats"] = {"GET": stats}
+            self._routes[f"{base}/infer"] = {"POST": infer}
+            if self.settings.allow_management:
+                self._routes[f"{base}/plan"] = _plan_routes(endpoint)
             self.direct[f"{base}/infer".encode()] = endpoint
-        self._routes[f"/v1/rank/{model.name}"] = ("POST", rank)
+        self._routes[f"/v1/rank/{model.name}"] = {"POST": rank}
 
     async def _metadata(self, _: Incoming) -> Reply:
         return _json(describe.server_metadata())
@@ -316,6 +322,19 @@ class App:
 
     async def _metrics(self, _: Incoming) -> Reply:
         return [_TEXT], render(endpoint.metrics for endpoint in self._endpoints)
+
+
+def _plan_routes(endpoint: Endpoint) -> dict[str, Handler]:
+    async def tell(request: Incoming) -> Reply:
+        check_local(request.scope)
+        return _json(describe.model_plan(endpoint.model, endpoint.standing()))
+
+    async def change(request: Incoming) -> Reply:
+        check_local(request.scope)
+        standing = await endpoint.replan(await request.body())
+        return _json(describe.model_plan(endpoint.model, standing))
+
+    return {"GET": tell, "POST": change}
 
 
 def _fixed(content: object) -> Handler:

@@ -8,6 +8,7 @@ import msgspec
 
 from headway import __version__
 from headway.core import Dense, Feature, Plan, Schema, Scope, Sparse
+from headway.server.executor import Standing
 from headway.server.metrics import ModelMetrics
 from headway.server.settings import ServedModel
 from headway.server.tensors import OUTPUT
@@ -35,10 +36,11 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
     }
 
 
-def model_config(model: ServedModel) -> dict[str, Any]:
+def model_config(model: ServedModel, plan: Plan) -> dict[str, Any]:
     """Return the model's settings in the form of Triton's model configuration.
 
-    Its parameters hold schema and plan as JSON, so that a client can make queries that fit.
+    Its parameters hold schema and the plan in force as JSON, so that a client can make queries
+    that fit.
     """
     metadata = model_metadata(model)
     return {
@@ -49,11 +51,11 @@ def model_config(model: ServedModel) -> dict[str, Any]:
         "input": [_config_tensor(t) for t in metadata["inputs"]],
         "output": [_config_tensor(t) for t in metadata["outputs"]],
         "instance_group": [
-            {"name": model.name, "kind": "KIND_CPU", "count": model.plan.workers, "gpus": []}
+            {"name": model.name, "kind": "KIND_CPU", "count": plan.workers, "gpus": []}
         ],
         "parameters": {
             "headway_schema": _text(model.schema),
-            "headway_plan": _text(model.plan),
+            "headway_plan": _text(plan),
         },
     }
 
@@ -107,4 +109,17 @@ def _config_tensor(tensor: dict[str, Any]) -> dict[str, Any]:
         "name": tensor["name"],
         "data_type": f"TYPE_{tensor['datatype']}",
         "dims": tensor["shape"],
+    }
+
+
+def model_plan(model: ServedModel, standing: Standing) -> dict[str, Any]:
+    """Return the plan in force and how its policy moves."""
+    wait, rate = standing.wait_s, standing.arrival_rate
+    return {
+        "name": model.name,
+        "version": model.version,
+        "plan": standing.plan,
+        "split_size": standing.split_size,
+        "arrival_candidates_per_second": rate,
+        "predicted_wait_ms": None if wait is None else wait * 1000,
     }

@@ -23,7 +23,9 @@ from headway.core import (
     Schema,
 )
 from headway.scheduler import Completion, Outcome
-from headway.server.executor import Ended, Executor, Ticket
+from headway.server.batch import Ended, Ticket
+from headway.server.executor import Executor, Standing
+from headway.server.manage import changed_plan
 from headway.server.metrics import ModelMetrics
 from headway.server.patience import Patience
 from headway.server.rank import RankCodec
@@ -57,7 +59,7 @@ C_contra = TypeVar("C_contra", bound=_Call, contravariant=True)
 
 
 class _Encoder(Protocol[C_contra]):
-    def encode(self, call: C_contra, scores: NDArray[np.float32]) -> Reply: ...
+    def encode(self, call: C_contra, scores: NDArray[np.float32], *, degraded: bool) -> Reply: ...
 
 
 class Endpoint:
@@ -66,7 +68,9 @@ class Endpoint:
     def __init__(self, model: ServedModel, settings: ServerSettings, clock: Clock) -> None:
         self.model = model
         self._clock = clock
-        self._executor = Executor(model, clock)
+        self._settings = settings
+        self._executor = Executor(model, clock, max_workers=settings.max_workers)
+        self._changing = asyncio.Lock()
         self._infer = InferCodec(model.name, model.version, model.schema, settings)
         self._rank = RankCodec(model, settings)
         self._linking = Linking(model.schema)
@@ -74,8 +78,9 @@ class Endpoint:
         # One thread: more would only take Python from each other and from the event loop.
         self._reader = ThreadPoolExecutor(1, f"{model.name}-reader")
         self._watchers: set[asyncio.Task[None]] = set()
+        executor = self._executor
         self.metrics = ModelMetrics(
-            model.name, model.version, self._executor.load, self._executor.batch_sizes
+            model.name, model.version, executor.standing, executor.batch_sizes, executor.refused
         )
 
     async def infer(self, body: bytes, header_length: int | None, receive: Receive) -> Reply:
@@ -131,6 +136,23 @@ class Endpoint:
         arrived = self._clock.now()
         call = await self._read(partial(self._rank.decode, body), len(body))
         return await self._answer(self._rank, call, arrived, receive)
+
+    def standing(self) -> Standing:
+        """Return how the model is served at present."""
+        return self._executor.standing()
+
+    async def replan(self, body: bytes) -> Standing:
+        """Change those settings of the plan that the JSON names, and say how it stands then.
+
+        Raises:
+            HeadwayError: as ``changed_plan`` and ``Executor.replan``; nothing is changed then.
+        """
+        # One after the other: each change is to what the one before left.
+        async with self._changing:
+            plan = changed_plan(body, self._executor.standing().plan, self._settings)
+            # Beside the event loop, since workers take a while to make.
+            await asyncio.to_thread(self._executor.replan, plan)
+        return self._executor.standing()
 
     @property
     def alive(self) -> bool:
@@ -196,7 +218,9 @@ class Endpoint:
         try:
             if completion.outcome is not Outcome.DONE:
                 raise _failure(completion.outcome)
-            reply = encoder.encode(call, self._linking.scores(ticket.out))
+            reply = encoder.encode(
+                call, self._linking.scores(ticket.out), degraded=completion.lighter
+            )
         except HeadwayError as error:
             self.metrics.ended(_outcome(error))
             raise

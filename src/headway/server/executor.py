@@ -6,25 +6,24 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 
-import numpy as np
+import msgspec
 
 from headway.core import (
     Clock,
     DeadlineError,
     HeadwayError,
-    Hidden,
     NotReadyError,
     Ns,
     OverloadedError,
-    Piece,
+    Plan,
     Query,
+    UsageError,
     to_seconds,
 )
 from headway.scheduler import (
     Accepted,
+    AdaptivePolicy,
     Arrival,
     Completion,
     Load,
@@ -33,92 +32,54 @@ from headway.scheduler import (
     Scheduler,
     Work,
 )
-from headway.server.runners import RETRY_S, LiveRunner, live_runners
+from headway.server.batch import Batch, Ended, Ticket, score_batch
+from headway.server.runners import RETRY_S
 from headway.server.settings import ServedModel
+from headway.server.timing import with_times
+from headway.server.workers import Worker, hire
 
 _log = logging.getLogger("headway.server")
-_JOIN_S = 5.0
 
 
-Ended = Callable[["Ticket", Completion], None]
-
-
-class Ticket:
-    """An accepted query, from submission to reply.
+class Standing(msgspec.Struct, frozen=True):
+    """How a model is served at present.
 
     Attributes:
-        id: the scheduler's number for it.
-        query: what was asked.
-        out: float32 ``[size, tasks]`` raw outputs, complete once it ended as ``DONE``.
-        ended: called in the event loop with this ticket and the query's one completion.
+        plan: the plan in force.
+        split_size: most candidates in a chunk; moves if the policy is adaptive.
+        arrival_rate: candidates per second of late, where the policy counts them.
+        wait_s: predicted time until a new query would be begun, if anything is known yet.
+        load: how much waits and runs.
     """
 
-    __slots__ = ("_claimed", "_failed", "_hidden", "_ready", "ended", "id", "out", "query")
-
-    def __init__(self, number: int, query: Query, tasks: int, ended: Ended) -> None:
-        self.id = number
-        self.query = query
-        self.out = np.empty((query.size, tasks), np.float32)
-        self.ended = ended
-        self._hidden: Hidden = None
-        self._ready: threading.Event | None = None
-        self._claimed = False
-        self._failed = False
-
-    def share(self) -> None:
-        """Expect chunks of this query on several workers."""
-        self._ready = threading.Event()
-
-    def claim(self) -> bool:
-        """Return True to the first who asks; that one runs ``compute``, the others ``wait``."""
-        first, self._claimed = not self._claimed, True
-        return first
-
-    def compute(self, runner: LiveRunner) -> None:
-        """Run the query tower and let those who wait go on, also when it fails."""
-        try:
-            self._hidden = runner.query(self.query.context)
-        except Exception as error:  # noqa: BLE001 - fails this query only
-            self._failed = True
-            runner.failed(f"the query tower on query {self.query.id[:64]!r}", error)
-        finally:
-            if self._ready is not None:
-                self._ready.set()
-
-    def wait(self) -> None:
-        """Return once the query tower has run or failed."""
-        if self._ready is not None:
-            self._ready.wait()
-
-    def piece(self, start: int, stop: int) -> Piece | None:
-        """Return the piece of these candidates, or None if the query tower failed."""
-        if self._failed:
-            return None
-        return Piece(self._hidden, self.query.candidates, start, stop, self.out)
-
-
-@dataclass(slots=True)
-class _Batch:
-    work: Work
-    tickets: list[Ticket]
-    claimed: list[Ticket]
+    plan: Plan
+    split_size: int
+    arrival_rate: float | None
+    wait_s: float | None
+    load: Load
 
 
 class Executor:
-    """Runs one model: a runner and a thread for each of its plan's workers.
+    """Runs one model: a thread and runners for each of its plan's workers.
 
     ``submit``, ``cancel`` and the delivery of completions happen in the event loop that the
     executor is made in; workers only compute. Each accepted query's ticket ends exactly once.
+    ``replan``, ``load`` and ``standing`` may be called from any thread.
+
+    Attributes:
+        batch_sizes: candidates in a batch to number of such batches.
+        refused: queries turned away, by reason.
     """
 
-    def __init__(self, model: ServedModel, clock: Clock) -> None:
-        self._plan = model.plan
+    def __init__(self, model: ServedModel, clock: Clock, *, max_workers: int = 256) -> None:
+        self._model = model
         self._tasks = len(model.schema.tasks)
         self._clock = clock
+        self._max_workers = max_workers
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._idle: list[threading.Lock] = []
-        self._scheduler = Scheduler(model.plan)
+        self._replanning = threading.Lock()
+        self._idle: list[Worker] = []
         self._tickets: dict[int, Ticket] = {}
         self._ended: deque[tuple[Ticket, Completion]] = deque()
         self._delivering = False
@@ -127,18 +88,20 @@ class Executor:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = Ns(0)
         self.batch_sizes: dict[int, int] = {}
-        self._runners = live_runners(model, clock)
-        self._threads = [
-            threading.Thread(target=self._work, args=(i, r), name=f"{model.name}-{i}", daemon=True)
-            for i, r in enumerate(self._runners)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self.refused = dict.fromkeys(Reason, 0)
+        self._check(model.plan)
+        self._plan = with_times(model.plan, model, clock, learnt=False)
+        self._scheduler = Scheduler(self._plan)
+        self._leaving: list[Worker] = []
+        self._staff = hire(model, range(self._plan.workers), clock, self._work)
+        for worker in self._staff:
+            worker.bell.release()
 
     def submit(self, query: Query, arrived: Ns, ended: Ended) -> Ticket:
         """Accept a checked query and see to it that ``ended`` is called once.
 
-        Its time counts from ``arrived``, which was before it was decoded and checked. A query without candidates ends before this returns.
+        Its time counts from ``arrived``, which was before it was decoded and checked. A query
+        without candidates ends before this returns.
 
         Raises:
             OverloadedError: if it would not be answered in time.
@@ -154,11 +117,10 @@ class Executor:
             admission = self._scheduler.submit(arrival, now)
             if isinstance(admission, Accepted) and admission.completion is None:
                 self._tickets[ticket.id] = ticket
-                if admission.chunks > 1:
-                    ticket.share()
                 for _ in range(min(admission.chunks, len(self._idle))):
-                    self._idle.pop().release()
+                    self._idle.pop().bell.release()
         if isinstance(admission, Refused):
+            self.refused[admission.reason] += 1
             raise _refusal(admission)
         if admission.completion is not None:
             ended(ticket, admission.completion)
@@ -179,10 +141,50 @@ class Executor:
         with self._lock:
             return self._scheduler.load()
 
+    def standing(self) -> Standing:
+        """Return how the model is served at present."""
+        with self._lock:
+            scheduler = self._scheduler
+            plan, policy, cores = scheduler.plan, scheduler.policy, scheduler.pools[0]
+            wait: float | None
+            if isinstance(policy, AdaptivePolicy):
+                split, rate = policy.split, policy.rate
+                wait = cores.wait_ns(self._clock.now()) if cores.times.known else None
+            else:
+                split, rate = plan.split_size, None
+                wait = policy.time_for(cores.waiting_candidates, cores)
+            wait_s = None if wait is None else wait / 1e9
+            return Standing(plan, split, rate, wait_s, scheduler.load())
+
+    def replan(self, plan: Plan) -> None:
+        """Go over to another plan while serving; no query is lost or scored twice.
+
+        New workers are made before anything changes, which may take a while; workers that are
+        too many leave after the batch they have. If anything is raised, the old plan holds.
+
+        Raises:
+            UsageError: naming what this executor cannot change or carry out.
+            NotReadyError: when it is closed meanwhile.
+            HeadwayError: if service times are needed and cannot be measured.
+        """
+        with self._replanning:
+            self._check(plan)
+            plan = self._completed(plan)
+            numbers = range(len(self._staff), plan.workers)
+            hired = hire(self._model, numbers, self._clock, self._work)
+            with self._lock:
+                closing = self._closing
+                if not closing:
+                    self._go_over_to(plan, hired)
+            if closing:
+                for worker in hired:
+                    worker.leave()
+                raise NotReadyError("the server is shutting down")
+
     @property
     def alive(self) -> bool:
-        """Whether every worker has a runner."""
-        return all(runner.alive for runner in self._runners)
+        """Whether every worker has its runners."""
+        return all(worker.alive for worker in self._staff)
 
     def drain(self) -> None:
         """Refuse new queries; those accepted go on."""
@@ -193,29 +195,68 @@ class Executor:
         """Stop the workers after the batch they have; what still waits is not computed."""
         with self._lock:
             self._closing = True
-            while self._idle:
-                self._idle.pop().release()
+            self._wake_all()
         if self._alarm is not None:
             self._alarm.cancel()
-        for thread in self._threads:
-            thread.join(_JOIN_S)
+        for worker in (*self._staff, *self._leaving):
+            worker.join()
+
+    # Changes of plan.
+
+    def _check(self, plan: Plan) -> None:
+        """Refuse what the executor cannot carry out."""
+        first = self._model.plan
+        if plan.accelerators:
+            raise UsageError(
+                f"plan.accelerators is {plan.accelerators}; this server has none, set it to 0"
+            )
+        if plan is first:
+            return
+        if plan.workers > self._max_workers:
+            raise UsageError(f"plan.workers is {plan.workers}; at most {self._max_workers}")
+        if plan.threads != first.threads:
+            raise UsageError(
+                f"plan.threads is {plan.threads}; it stays {first.threads} while serving"
+            )
+        if plan.lighter_service and self._model.lighter is None:
+            raise UsageError("plan.lighter_service is given; there is no lighter bundle")
+
+    def _completed(self, plan: Plan) -> Plan:
+        with self._lock:
+            learnt = self._scheduler.pools[0].times.known
+        return with_times(plan, self._model, self._clock, learnt=learnt)
+
+    def _go_over_to(self, plan: Plan, hired: list[Worker]) -> None:
+        """Change the plan; the lock is held."""
+        self._scheduler.replan(plan)
+        self._plan = plan
+        surplus = self._staff[plan.workers :]
+        for worker in surplus:
+            worker.retired = True
+        self._leaving = [w for w in self._leaving if not w.gone] + surplus
+        self._staff = self._staff[: plan.workers] + hired
+        # What waits was cut anew, and a bell that has rung may be that of one who leaves.
+        self._wake_all()
+        for worker in hired:
+            worker.bell.release()
+
+    def _wake_all(self) -> None:
+        while self._idle:
+            self._idle.pop().bell.release()
 
     # In the worker threads.
 
-    def _work(self, worker: int, runner: LiveRunner) -> None:
-        bell = threading.Lock()
-        bell.acquire()
+    def _work(self, worker: Worker) -> None:
+        worker.bell.acquire()
         try:
-            batch = self._next(worker, bell, None, frozenset())
+            batch = self._next(worker, None, frozenset())
             while batch is not None:
-                failed = _run(runner, batch)
-                batch = self._next(worker, bell, batch.work, failed)
+                failed = score_batch(worker.runners[batch.work.lighter], batch)
+                batch = self._next(worker, batch.work, failed)
         finally:
-            runner.close()
+            worker.close()
 
-    def _next(
-        self, worker: int, bell: threading.Lock, done: Work | None, failed: frozenset[int]
-    ) -> _Batch | None:
+    def _next(self, worker: Worker, done: Work | None, failed: frozenset[int]) -> Batch | None:
         while True:
             with self._lock:
                 now = self._clock.now()
@@ -223,23 +264,28 @@ class Executor:
                     self._report(self._scheduler.finished(done, now, failed))
                     done = None
                 self._report(self._scheduler.expire(now))
-                closing = self._closing
-                work = None if closing else self._scheduler.next_work(worker, now)
+                leaving = self._closing or worker.retired
+                work = None if leaving else self._scheduler.next_work(worker.number, now)
                 batch = None if work is None else self._batch(work)
-                if batch is None and not closing:
-                    self._idle.append(bell)
+                if batch is None and not leaving:
+                    self._idle.append(worker)
             # Only now, so that the event loop does not wake up to find Python taken.
             self._wake_loop()
-            if batch is not None or closing:
+            if batch is not None or leaving:
                 return batch
-            while not bell.acquire(timeout=-1 if self._runners[worker].alive else RETRY_S):
-                self._runners[worker].revive()
+            while not worker.bell.acquire(timeout=-1 if worker.alive else RETRY_S):
+                worker.revive()
 
-    def _batch(self, work: Work) -> _Batch:
+    def _batch(self, work: Work) -> Batch:
         size = work.candidates
         self.batch_sizes[size] = self.batch_sizes.get(size, 0) + 1
         tickets = [self._tickets[chunk.query] for chunk in work.chunks]
-        return _Batch(work, tickets, [ticket for ticket in tickets if ticket.claim()])
+        claimed = [
+            ticket
+            for ticket, chunk in zip(tickets, work.chunks, strict=True)
+            if ticket.claim(chunk.stop - chunk.start)
+        ]
+        return Batch(work, tickets, claimed)
 
     def _report(self, completions: tuple[Completion, ...]) -> None:
         """Queue completions for the event loop; the lock is held."""
@@ -282,46 +328,6 @@ class Executor:
         self._wake_loop()
         if following is not None:
             self._arm(following, now)
-
-
-def _run(runner: LiveRunner, batch: _Batch) -> frozenset[int]:
-    """Score a batch; return the queries that failed.
-
-    All towers of this batch are computed before any other is waited for, so two workers never
-    wait for each other.
-    """
-    for ticket in batch.claimed:
-        ticket.compute(runner)
-    pieces: list[Piece] = []
-    owners: list[int] = []
-    failed: set[int] = set()
-    for chunk, ticket in zip(batch.work.chunks, batch.tickets, strict=True):
-        ticket.wait()
-        piece = ticket.piece(chunk.start, chunk.stop)
-        if piece is None:
-            failed.add(chunk.query)
-        else:
-            pieces.append(piece)
-            owners.append(chunk.query)
-    if pieces:
-        failed.update(_score(runner, pieces, owners))
-    return frozenset(failed)
-
-
-def _score(runner: LiveRunner, pieces: list[Piece], owners: list[int]) -> set[int]:
-    """Score pieces together; if that fails, one by one, so that only the culprit fails."""
-    try:
-        runner.candidates(pieces)
-    except Exception as error:  # noqa: BLE001 - fails the culprit only
-        if len(pieces) == 1:
-            runner.failed("the candidate tower", error)
-            return {owners[0]}
-    else:
-        return set()
-    failed: set[int] = set()
-    for piece, owner in zip(pieces, owners, strict=True):
-        failed |= _score(runner, [piece], [owner])
-    return failed
 
 
 def _refusal(refused: Refused) -> HeadwayError:

@@ -16,7 +16,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from headway.core import Ns, to_seconds
-from headway.scheduler import Completion, Load, Outcome
+from headway.scheduler import Completion, Load, Outcome, Reason
+from headway.server.executor import Standing
 
 LATENCY_BOUNDS_US = (
     *(250, 500, 1_000, 1_500, 2_000, 3_000, 4_000, 5_000, 7_500, 10_000, 15_000, 20_000),
@@ -49,17 +50,25 @@ class ModelMetrics:
     Args:
         name: the model's name.
         version: the model's version.
-        load: tells how much waits and runs.
+        standing: tells plan and load.
         batch_sizes: candidates in a batch to number of such batches; grown by the executor.
+        refused: queries turned away by the scheduler, by reason; counted by the executor.
     """
 
     def __init__(
-        self, name: str, version: str, load: Callable[[], Load], batch_sizes: dict[int, int]
+        self,
+        name: str,
+        version: str,
+        standing: Callable[[], Standing],
+        batch_sizes: dict[int, int],
+        refused: dict[Reason, int],
     ) -> None:
         self.name = name
         self.version = version
-        self.load = load
+        self.standing = standing
         self.batch_sizes = batch_sizes
+        self.refused = refused
+        self.degraded = 0
         self.outcomes = dict.fromkeys([str(outcome) for outcome in OUTCOMES], 0)
         self.candidates = 0
         self.latency = _Latency()
@@ -68,6 +77,7 @@ class ModelMetrics:
     def scored(self, completion: Completion, size: int, now: Ns) -> None:
         """Take in a query of ``size`` candidates that got its scores."""
         self.outcomes[Outcome.DONE] += 1
+        self.degraded += completion.lighter
         if completion.started is not None:
             self.candidates += size
             self.queue_ns += completion.started - completion.arrived
@@ -96,6 +106,12 @@ _GAUGES: tuple[tuple[str, str, Callable[[Load], int]], ...] = (
     ("headway_running_candidates", "Candidates at work.", lambda x: x.running_candidates),
     ("headway_in_flight_queries", "Queries not ended.", lambda x: x.open_queries),
 )
+_PLAN_GAUGES: tuple[tuple[str, str, Callable[[Standing], float | None]], ...] = (
+    ("headway_workers", "Workers of the plan in force.", lambda s: s.plan.workers),
+    ("headway_split_size_candidates", "Most candidates in a chunk.", lambda s: s.split_size),
+    ("headway_predicted_wait_seconds", "Until a new query would begin.", lambda s: s.wait_s),
+    ("headway_arrival_candidates_per_second", "Arrivals, smoothed.", lambda s: s.arrival_rate),
+)
 _ALIASES: tuple[tuple[str, str, Callable[[ModelMetrics], int]], ...] = (
     ("request_success", "Queries with scores.", lambda m: m.outcomes[Outcome.DONE]),
     ("request_failure", "Requests without scores.", lambda m: m.failures()),
@@ -122,7 +138,9 @@ class _Snapshot(Collector):
         yield self._candidates()
         yield self._latency()
         yield self._batch_sizes()
-        yield from self._loads()
+        yield self._degraded()
+        yield self._refused()
+        yield from self._standings()
         yield from self._triton()
 
     def _queries(self) -> Metric:
@@ -167,13 +185,44 @@ class _Snapshot(Collector):
             family.add_metric([m.name], _buckets([str(b) for b in BATCH_BOUNDS], counts), total)
         return family
 
-    def _loads(self) -> Iterator[Metric]:
-        loads = [(m.name, m.load()) for m in self._models]
+    def _degraded(self) -> Metric:
+        family = CounterMetricFamily(
+            "headway_degraded_queries", "Answered by the lighter bundle.", labels=["model"]
+        )
+        for m in self._models:
+            family.add_metric([m.name], m.degraded)
+        return family
+
+    def _refused(self) -> Metric:
+        family = CounterMetricFamily(
+            "headway_refused_queries", "Queries turned away, by why.", labels=["model", "reason"]
+        )
+        for m in self._models:
+            for reason, count in m.refused.items():
+                family.add_metric([m.name, reason], count)
+        return family
+
+    def _standings(self) -> Iterator[Metric]:
+        standings = [(m.name, m.standing()) for m in self._models]
         for name, text, pick in _GAUGES:
             family = GaugeMetricFamily(name, text, labels=["model"])
-            for model, load in loads:
-                family.add_metric([model], pick(load))
+            for model, standing in standings:
+                family.add_metric([model], pick(standing.load))
             yield family
+        for name, text, choose in _PLAN_GAUGES:
+            family = GaugeMetricFamily(name, text, labels=["model"])
+            for model, standing in standings:
+                value = choose(standing)
+                # What nobody knows is left out, not 0.
+                if value is not None:
+                    family.add_metric([model], value)
+            yield family
+        family = GaugeMetricFamily(
+            "headway_policy", "1 for the policy in force.", labels=["model", "policy"]
+        )
+        for model, standing in standings:
+            family.add_metric([model, standing.plan.policy], 1)
+        yield family
 
     def _triton(self) -> Iterator[Metric]:
         for name, text, pick in _ALIASES:

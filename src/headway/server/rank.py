@@ -106,7 +106,9 @@ class RankCodec:
             timeout = min(from_ms(min(request.timeout_ms, 1e12)), longest)
         return RankCall(replace(query, id=request.id, timeout=timeout), ids, request.top_k)
 
-    def encode(self, call: RankCall, scores: NDArray[np.float32]) -> tuple[Headers, bytes]:
+    def encode(
+        self, call: RankCall, scores: NDArray[np.float32], *, degraded: bool
+    ) -> tuple[Headers, bytes]:
         """Return headers and body of the reply: best first by the first task, ties in order."""
         first = scores if scores.ndim == 1 else scores[:, 0]
         best = np.argsort(-first, kind="stable")[: call.top_k]
@@ -116,7 +118,7 @@ class RankCodec:
             version=self._model.version,
             ids=[call.ids[i] for i in best.tolist()],
             scores=scores[best].tolist(),
-            degraded=False,
+            degraded=degraded,
         )
         return [JSON], msgspec.json.encode(reply)
 

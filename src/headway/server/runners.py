@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from headway.core import Clock, Columns, HeadwayError, Hidden, Ns, Piece, Runner
-from headway.server.settings import ServedModel
 
 T = TypeVar("T")
 _log = logging.getLogger("headway.server")
@@ -118,19 +117,6 @@ class LiveRunner:
                 dead.close()
         except Exception as second:  # noqa: BLE001 - it is dead already
             _log.warning("model %s: closing a dead runner: %s", self._name, second)
-
-
-def live_runners(model: ServedModel, clock: Clock) -> list[LiveRunner]:
-    """Return a runner for each worker; if one cannot be made, those made before are closed."""
-    runners: list[LiveRunner] = []
-    try:
-        while len(runners) < model.plan.workers:
-            runners.append(LiveRunner(model.new_runner, model.name, clock))
-    except Exception:
-        for runner in runners:
-            runner.close()
-        raise
-    return runners
 
 
 def _is_death(error: BaseException | None) -> bool:

@@ -28,6 +28,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         port: 0 takes any free port; the one taken is reported.
         allow_remote: must be set to listen on an address that other machines reach, because
             there is no authentication.
+        allow_management: offer the calls that change how a model is served, to this machine only.
+        max_workers: a plan that is changed while serving may have so many at most.
         max_body_bytes: larger request bodies are refused.
         max_json_bytes: of a body, so much may be JSON, which takes longer to read than tensors.
         max_bytes_in_flight: with more bytes of bodies than this not yet answered, more are refused.
@@ -46,6 +48,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
     allow_remote: bool = False
+    allow_management: bool = False
+    max_workers: Annotated[int, Meta(ge=1)] = 256
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 16 << 20
     max_json_bytes: Annotated[int, Meta(ge=1024)] = 4 << 20
     max_bytes_in_flight: Annotated[int, Meta(ge=1024)] = 256 << 20
@@ -64,7 +68,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Raises:
             UsageError: for a host that is not loopback without ``allow_remote``.
         """
-        if not self.allow_remote and not _is_loopback(self.host):
+        if not self.allow_remote and not is_loopback(self.host):
             raise UsageError(
                 f"host {self.host!r} can be reached from other machines and there is no "
                 "authentication; set allow_remote to listen there all the same"
@@ -97,6 +101,8 @@ class ServedModel:
         version: stands in URLs.
         transforms: encodes raw features; without it they are taken as encoded.
         manifest: of the bundle it comes from, if it comes from one.
+        lighter: a cheaper version that takes the same queries; an adaptive policy turns to it
+            for what would be late else. Its plan and name are not looked at.
     """
 
     name: str
@@ -106,13 +112,16 @@ class ServedModel:
     version: str = VERSION
     transforms: QueryEncoder | None = None
     manifest: Manifest | None = None
+    lighter: ServedModel | None = None
 
     def __post_init__(self) -> None:
-        """Refuse names that would not survive in a URL.
+        """Refuse names that would not survive in a URL, and a lighter version of something else.
 
         Raises:
-            UsageError: naming the name.
+            UsageError: naming the name, or what differs.
         """
+        if self.lighter is not None:
+            _check_lighter(self, self.lighter)
         for kind, name in (("name", self.name), ("version", self.version)):
             if not _NAME.fullmatch(name):
                 raise UsageError(
@@ -151,7 +160,30 @@ def load_served(
     )
 
 
-def _is_loopback(host: str) -> bool:
+def _check_lighter(model: ServedModel, lighter: ServedModel) -> None:
+    """Refuse what would read a query of the model differently."""
+    first, second = _reads(model), _reads(lighter)
+    differing = [name for name, read in first.items() if read != second[name]]
+    if differing or lighter.lighter is not None:
+        what = " and ".join(differing) or "number of lighter versions"
+        raise UsageError(
+            f"model {lighter.name!r} cannot answer for {model.name!r}: its {what} differ; "
+            "a lighter version must take the same queries"
+        )
+
+
+def _reads(model: ServedModel) -> dict[str, object]:
+    # How wide a table is, is its model's own matter.
+    return {
+        "features": model.schema.features,
+        "table sizes": [(table.name, table.rows) for table in model.schema.tables],
+        "tasks": model.schema.tasks,
+        "transforms": model.transforms,
+    }
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -21,7 +21,7 @@ _KNOWN_BYTES = 1 << 20
 _KNOWN_EXTRA = 512
 """Of ``inputs`` that are remembered, and what each counts beside; takes some megabytes in all."""
 
-T = TypeVar("T", bound=msgspec.Struct)
+T = TypeVar("T")
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -166,13 +166,17 @@ class InferCodec:
                 del self._known[oldest]
                 self._known_bytes -= len(oldest) + _KNOWN_EXTRA
 
-    def encode(self, call: InferCall, scores: NDArray[np.float32]) -> tuple[Headers, bytes]:
+    def encode(
+        self, call: InferCall, scores: NDArray[np.float32], *, degraded: bool
+    ) -> tuple[Headers, bytes]:
         """Return headers and body of the reply with these scores."""
         shape = b",".join([b"%d" % n for n in scores.shape])
         given = call.query.id
         head = self._prefix
         if given:
             head += b'"id":%b,' % msgspec.json.encode(given)
+        if degraded:
+            head += b'"parameters":{"degraded":true},'
         head += b'"outputs":[{"name":"scores","datatype":"FP32","shape":[%b],' % shape
         if not call.binary:
             data = msgspec.json.encode(scores.reshape(-1).tolist())
@@ -269,7 +273,8 @@ def parse(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         hint = ""
         # Without a place, the unknown field is one of the request's own.
         if "unknown field" in str(error) and " - at " not in str(error):
-            fields = ", ".join(f.encode_name for f in msgspec.structs.fields(decoder.type))
+            struct: Any = decoder.type
+            fields = ", ".join(f.encode_name for f in msgspec.structs.fields(struct))
             hint = f"; its fields are {fields}"
         raise QueryError(f"malformed request: {error}{hint}") from error
     except UnicodeDecodeError as error:

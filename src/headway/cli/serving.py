@@ -72,12 +72,26 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def serve(
-    path: Path, name: str | None, changes: PlanChanges, settings: ServerSettings, terminal: Terminal
+    path: Path,
+    name: str | None,
+    changes: PlanChanges,
+    settings: ServerSettings,
+    terminal: Terminal,
+    lighter: Path | None = None,
 ) -> None:
     """Serve what stands at ``path`` until told to stop.
 
+    Args:
+        path: a bundle or a checkpoint.
+        name: to serve it under.
+        changes: of the bundle's plan.
+        settings: of the server.
+        terminal: where it is told that the server is ready.
+        lighter: a bundle that answers what would be late else.
+
     Raises:
-        UsageError: if there is neither a bundle nor a checkpoint.
+        UsageError: if there is neither a bundle nor a checkpoint, or the lighter bundle takes
+            other queries.
     """
     if (path / "manifest.json").exists():
         engine, model = "compiled", load_served(path, name=name)
@@ -88,6 +102,10 @@ def serve(
         raise UsageError(
             f"{path} holds neither a bundle (manifest.json) nor a checkpoint (model.json)"
         )
+    if lighter is not None:
+        model = with_lighter(model, lighter, changes)
+        if not _passed(model.lighter):
+            terminal.say(f"{lighter} passed no guard: how much worse it scores is not known")
 
     def on_ready(url: str) -> None:
         loaded = "torch" in sys.modules
@@ -120,6 +138,24 @@ def baseline(path: Path, name: str | None, changes: PlanChanges) -> ServedModel:
         new_runner=new_runner,
         transforms=Transforms.from_json(transforms.read_bytes()) if transforms.exists() else None,
     )
+
+
+def with_lighter(model: ServedModel, lighter: Path, changes: PlanChanges) -> ServedModel:
+    """Return the model with a bundle to turn to, and the policy that does.
+
+    Raises:
+        UsageError: if it takes other queries, or a policy is wanted that never turns to it.
+        BundleError: if anything about the bundle is off.
+    """
+    if changes.policy == "fixed":
+        raise UsageError("--lighter needs the adaptive policy; leave --policy fixed out")
+    plan = msgspec.structs.replace(model.plan, policy="adaptive")
+    return replace(model, plan=plan, lighter=load_served(lighter))
+
+
+def _passed(model: ServedModel | None) -> bool:
+    manifest = None if model is None else model.manifest
+    return manifest is not None and manifest.guard is not None and manifest.guard.verdict == "pass"
 
 
 def _with_plan(model: ServedModel, changes: PlanChanges) -> ServedModel:

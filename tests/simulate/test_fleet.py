@@ -16,7 +16,6 @@ from headway.simulate import (
     Autoscale,
     Failures,
     FleetSpec,
-    Known,
     Oracle,
     Outage,
     Stragglers,
@@ -128,8 +127,6 @@ def test_a_fleet_that_cannot_be_is_refused() -> None:
         FleetSpec(kinds=(kind(),), autoscale=Autoscale(policy=Oracle(), kind="other"))
     with pytest.raises(UsageError, match=r"autoscale\.least"):
         FleetSpec(kinds=(kind(),), autoscale=Autoscale(policy=Oracle(), least=3, most=2))
-    with pytest.raises(UsageError, match="lbt_qps"):
-        fly(100, 1, autoscale=Autoscale(policy=Oracle()), known=Known(lbt_qps=0.0))
     with pytest.raises(UsageError, match="no query arrived"):
         fly(1e-6, 1)
     with pytest.raises(UsageError, match="random, round-robin"):

@@ -1,9 +1,24 @@
 """The scheduler that serves on a virtual clock, from one machine to a thousand."""
 
 from headway.simulate.balance import BALANCERS, Balancer, make_balancer
+from headway.simulate.capacity import (
+    Sizing,
+    SizingSettings,
+    highest_qps,
+    machine_lbt,
+    machines_for,
+)
 from headway.simulate.crew import Failures, Outage, Stragglers
 from headway.simulate.fleet import Autoscale, BalancerName, FleetSpec, simulate_fleet
 from headway.simulate.host import Host
+from headway.simulate.job import (
+    FleetJob,
+    FleetTotals,
+    merge_latency,
+    run_job,
+    run_seeds,
+    sum_up,
+)
 from headway.simulate.machine import (
     GTX_1080_TI,
     Machine,
@@ -15,6 +30,7 @@ from headway.simulate.machine import (
     ratios_of,
 )
 from headway.simulate.member import MachineKind
+from headway.simulate.published import PUBLISHED, published_knots
 from headway.simulate.run import Simulated, simulate, simulate_stream
 from headway.simulate.scale import Fixed, Forecast, Known, Oracle, Scaler, Signals, Utilisation
 from headway.simulate.series import FleetRun, FleetWindow, percentiles_ms, series_length_s
@@ -22,13 +38,16 @@ from headway.simulate.series import FleetRun, FleetWindow, percentiles_ms, serie
 __all__ = [
     "BALANCERS",
     "GTX_1080_TI",
+    "PUBLISHED",
     "Autoscale",
     "Balancer",
     "BalancerName",
     "Failures",
     "Fixed",
+    "FleetJob",
     "FleetRun",
     "FleetSpec",
+    "FleetTotals",
     "FleetWindow",
     "Forecast",
     "Host",
@@ -40,18 +59,28 @@ __all__ = [
     "Scaler",
     "Signals",
     "Simulated",
+    "Sizing",
+    "SizingSettings",
     "Speedups",
     "Stragglers",
     "Utilisation",
     "accelerated",
     "best_rate",
     "capacity",
+    "highest_qps",
     "knots_of",
+    "machine_lbt",
+    "machines_for",
     "make_balancer",
+    "merge_latency",
     "percentiles_ms",
+    "published_knots",
     "ratios_of",
+    "run_job",
+    "run_seeds",
     "series_length_s",
     "simulate",
     "simulate_fleet",
     "simulate_stream",
+    "sum_up",
 ]

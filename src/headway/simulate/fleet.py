@@ -109,7 +109,8 @@ def simulate_fleet(
         progress: told how many queries have arrived, after each block.
 
     Raises:
-        UsageError: if autoscaling is not told a machine's throughput, or no block comes.
+        UsageError: if the policy is not told a machine's throughput and needs it, or no block
+            comes.
     """
     return _Run(spec, window_s, rng, known).run(blocks, progress)
 
@@ -128,9 +129,7 @@ class _Run:
         self._turned = (0, 0, 0)
         self._scaler: Scaler | None = None
         if spec.autoscale is not None:
-            if known is None or known.lbt_qps <= 0:
-                raise UsageError("autoscaling needs the throughput of a machine: autoscale.lbt_qps")
-            self._scaler = spec.autoscale.policy.scaler(known)
+            self._scaler = spec.autoscale.policy.scaler(known or Known())
 
     def run(self, blocks: Iterable[Schedule], progress: Callable[[int], None] | None) -> FleetRun:
         crew = self._crew

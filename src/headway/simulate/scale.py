@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 from msgspec import Meta
 
-from headway.core import to_seconds
+from headway.core import UsageError, to_seconds
 
 Positive = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
@@ -46,14 +46,15 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What policies are told before the run.
 
     Attributes:
-        lbt_qps: latency-bounded throughput of one machine of the scaled kind.
+        lbt_qps: latency-bounded throughput of one machine of the scaled kind; 0.0 where it is
+            not known.
         base_qps: that of all other machines together.
         ahead_s: until a machine ordered now takes queries, and the next look has come.
         look_s: between looks.
         rates: queries per second of the whole schedule, look by look; only for the oracle.
     """
 
-    lbt_qps: float
+    lbt_qps: float = 0.0
     base_qps: float = 0.0
     ahead_s: float = 0.0
     look_s: float = 1.0
@@ -113,7 +114,7 @@ class Forecast(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="for
 
     def scaler(self, known: Known) -> Scaler:
         """Return the policy."""
-        return _Forecast(self, known)
+        return _Forecast(self, _with_lbt(known))
 
 
 class Oracle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="oracle"):
@@ -130,10 +131,16 @@ class Oracle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="oracl
 
     def scaler(self, known: Known) -> Scaler:
         """Return the policy."""
-        return _Oracle(self, known)
+        return _Oracle(self, _with_lbt(known))
 
 
 Policy = Fixed | Utilisation | Forecast | Oracle
+
+
+def _with_lbt(known: Known) -> Known:
+    if known.lbt_qps <= 0:
+        raise UsageError("this policy needs the throughput of a machine: autoscale.lbt_qps")
+    return known
 
 
 class _Fixed:

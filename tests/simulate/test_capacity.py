@@ -1,0 +1,86 @@
+"""Machines for a load are bounded by reckoning and confirmed by runs."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+from tests.simulate.fleets import SERVICE, SLA, fly, kind
+
+from headway.core import Ns, Sla, UsageError
+from headway.simulate import (
+    FleetJob,
+    FleetSpec,
+    SizingSettings,
+    highest_qps,
+    machine_lbt,
+    machines_for,
+    merge_latency,
+    published_knots,
+    run_seeds,
+    sum_up,
+)
+from headway.workload import Workload
+
+FEW = SizingSettings(sla=SLA, queries=1500, sample=3)
+
+
+def test_a_machine_bears_less_than_it_can_do_and_more_with_a_looser_sla() -> None:
+    box = kind()
+    top = highest_qps(box, Workload())
+    tight, loose = (
+        machine_lbt(box, replace(FEW, sla=Sla(95.0, Ns(ms * 1_000_000)))).lbt_qps for ms in (8, 50)
+    )
+    assert 0 < tight < loose <= 1.1 * top
+
+
+def test_machines_lie_between_the_bound_and_each_on_its_own() -> None:
+    told: list[str] = []
+    found = machines_for(20_000, kind(), FEW, told.append)
+    assert found.bound <= found.machines <= found.alone
+    assert found.confirmed
+    assert found.tail_ms <= 25
+    assert found.cost_per_hour == 2.0 * found.machines
+    assert 100 * found.machines < found.watts < 300 * found.machines
+    assert any("machines" in text for text in told)
+    fleet = replace(kind(), count=found.machines)
+    assert fly(20_000, 0.3, kinds=(fleet,)).met, "the whole fleet holds what the sample promised"
+
+
+def test_machines_grow_with_the_load() -> None:
+    few, many = (machines_for(rate, kind(), FEW).machines for rate in (3000, 300_000))
+    assert 60 < many / few < 140
+
+
+def test_an_sla_below_the_service_time_is_not_confirmed() -> None:
+    found = machines_for(1000, kind(), replace(FEW, sla=Sla(95.0, Ns(100_000))))
+    assert not found.confirmed
+    assert found.alone == 0
+
+
+def test_several_seeds_are_several_runs_and_one_histogram() -> None:
+    job = FleetJob(
+        spec=FleetSpec(kinds=(kind(count=2),), sla=SLA),
+        workload=Workload(),
+        rate_qps=500,
+        duration_s=1,
+        window_s=0.5,
+    )
+    here = run_seeds(job, (1, 2), processes=1)
+    spawned = run_seeds(job, (1, 2), processes=2)
+    assert here == spawned
+    assert len({run.queries for run in here}) == 2
+    assert len(merge_latency(here)) == sum(run.queries for run in here)
+    totals = sum_up(here, SLA)
+    assert totals.queries == sum(run.queries for run in here)
+    assert totals.met
+    assert totals.queries_per_joule is not None
+
+
+def test_published_devices_are_as_fast_as_published() -> None:
+    t4 = dict(published_knots("t4", "wnd"))
+    assert (t4[200], t4[1000]) == (3_800_000, 9_400_000)
+    assert t4[1] == pytest.approx(2.4e6, rel=0.01)
+    assert dict(published_knots("gtx-1080-ti", "wnd", SERVICE))[1024] == round(8_400_000 / 4.62)
+    for device, model, core in (("t4", "din", ()), ("a100", "wnd", ()), ("gtx-1080-ti", "wnd", ())):
+        with pytest.raises(UsageError, match=device):
+            published_knots(device, model, core)

@@ -1,0 +1,155 @@
+"""Autoscaling follows the load, each policy in its own way."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.simulate.fleets import SLA, kind
+
+from headway.core import UsageError
+from headway.simulate import (
+    Autoscale,
+    Fixed,
+    FleetJob,
+    FleetRun,
+    FleetSpec,
+    Forecast,
+    Known,
+    Oracle,
+    Signals,
+    Utilisation,
+    run_job,
+)
+from headway.simulate.scale import Policy
+from headway.workload import Steps, Workload
+
+SECOND = 1_000_000_000
+ONE_QPS = 300.0
+KNOWN = Known(lbt_qps=100.0, ahead_s=6.0, look_s=1.0)
+STEP = Steps(((10.0, 1.0), (10.0, 3.0), (10.0, 1.0)))
+
+
+def follow(policy: Policy, rates: list[float], machines: int = 10) -> list[int]:
+    """Return what is wanted look by look, if orders are filled at once."""
+    scaler = policy.scaler(KNOWN)
+    wanted = []
+    for look, rate in enumerate(rates):
+        busy = min(1.0, rate / (machines * 125))
+        signals = Signals(rate_qps=rate, utilisation=busy, machines=machines, waiting=0)
+        machines = max(1, scaler.wanted(signals, look * SECOND))
+        wanted.append(machines)
+    return wanted
+
+
+def test_a_fixed_policy_wants_what_it_is_told_or_what_there_is() -> None:
+    assert follow(Fixed(), [0, 5000]) == [10, 10]
+    assert follow(Fixed(machines=3), [0, 5000]) == [3, 3]
+
+
+def test_the_threshold_reckons_as_the_pod_autoscaler_does() -> None:
+    policy = Utilisation(target=0.6, tolerance=0.1, stabilise_s=3)
+    assert follow(policy, [900]) == [12], "ceil(10 * 0.72 / 0.6)"
+    assert follow(policy, [800, 700]) == [10, 10], "within the tolerance nothing changes"
+    assert follow(policy, [1500, *[300] * 8]) == [17, 17, 17, 17, 4, 4, 4, 4, 4]
+
+
+def test_a_forecast_follows_the_rate_over_what_a_machine_bears() -> None:
+    policy = Forecast(method="ewma", smooth_s=0.5, headroom=0.2, hold_s=0)
+    assert follow(policy, [800, *[1600] * 6])[-1] == 20
+    assert follow(policy, [800, *[395] * 6])[-1] == 5
+
+
+def test_holt_orders_ahead_of_a_rising_rate_where_a_mean_lags() -> None:
+    rising = [500 + 50.0 * i for i in range(20)]
+    ewma, holt = (
+        follow(Forecast(method=method, smooth_s=2, hold_s=0), rising) for method in ("ewma", "holt")
+    )
+    assert ewma[-1] * 80 < rising[-1]
+    assert holt[-1] * 80 > rising[-1] + 4 * 50
+
+
+def test_hysteresis_keeps_machines_that_are_hardly_too_many() -> None:
+    policy = Forecast(method="ewma", smooth_s=0.1, headroom=0.2, hysteresis=0.3, hold_s=2)
+    assert follow(policy, [800, *[640] * 5]) == [10] * 6
+    assert follow(policy, [800, *[470] * 5]) == [10, 10, 10, 6, 6, 6]
+
+
+@given(st.lists(st.floats(0, 1e4), min_size=2, max_size=40))
+def test_no_policy_wants_fewer_than_none_whatever_comes(rates: list[float]) -> None:
+    for policy in (Utilisation(), Forecast(), Forecast(method="ewma")):
+        assert min(follow(policy, rates)) >= 1
+        assert max(follow(policy, rates)) < 10_000_000
+
+
+def test_what_needs_a_machines_throughput_says_so() -> None:
+    for policy in (Forecast(), Oracle()):
+        with pytest.raises(UsageError, match=r"autoscale\.lbt_qps"):
+            policy.scaler(Known())
+
+
+def run(policy: Policy, count: int = 4, startup_s: float = 1.0) -> FleetRun:
+    """Let a fleet live through a step to three times the rate and back, 10 s each."""
+    scale = Autoscale(policy=policy, look_s=0.5, startup_s=startup_s, least=2, most=30)
+    spec = FleetSpec(kinds=(kind(cores=1, count=count),), sla=SLA, autoscale=scale)
+    job = FleetJob(
+        spec=spec,
+        workload=Workload(arrivals=STEP),
+        rate_qps=400,
+        duration_s=30,
+        window_s=1.0,
+        lbt_qps=(ONE_QPS,),
+    )
+    return run_job(job, seed=3)
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, FleetRun]:
+    return {
+        "fixed": run(Fixed(), count=2),
+        "threshold": run(Utilisation(target=0.6, stabilise_s=3), count=2),
+        "forecast": run(Forecast(smooth_s=1.0, hold_s=2.0), count=2),
+        "oracle": run(Oracle(headroom=0.2), count=2),
+    }
+
+
+@pytest.mark.parametrize("name", ["threshold", "forecast", "oracle"])
+def test_machines_follow_a_step_up_and_down(runs: dict[str, FleetRun], name: str) -> None:
+    machines = [w.machines for w in runs[name].windows]
+    assert machines[8] < 3
+    assert max(machines[15:19]) > 4.5
+    assert machines[29] < 4
+    assert runs[name].violation_s < runs["fixed"].violation_s
+
+
+def test_a_threshold_lags_behind_the_step_and_the_oracle_does_not(
+    runs: dict[str, FleetRun],
+) -> None:
+    late = [w.start_s for w in runs["threshold"].windows if w.missed]
+    assert late
+    assert 10 <= min(late) < 12
+    assert not any(w.missed for w in runs["oracle"].windows)
+
+
+def test_no_policy_is_better_than_the_oracle(runs: dict[str, FleetRun]) -> None:
+    oracle = runs["oracle"]
+    for run_ in runs.values():
+        assert oracle.violation_s <= run_.violation_s
+        worse = run_.violations > oracle.violations
+        assert worse or run_.machine_hours >= 0.95 * oracle.machine_hours
+
+
+def test_what_is_removed_drains_and_loses_nothing(runs: dict[str, FleetRun]) -> None:
+    shrunk = run(Fixed(machines=2), count=8)
+    assert shrunk.failed == shrunk.retried == 0
+    assert len(shrunk.latency) == shrunk.queries
+    assert shrunk.windows[0].machines > 2.0
+    assert shrunk.windows[-1].machines == pytest.approx(2.0)
+    assert runs["threshold"].failed == 0
+
+
+def test_a_new_machine_helps_only_when_it_has_started() -> None:
+    slow = run(Utilisation(target=0.6, stabilise_s=3), count=2, startup_s=4.0)
+    machines = [w.machines for w in slow.windows]
+    assert machines[13] == pytest.approx(2.0, abs=0.6)
+    assert slow.machine_hours * 3600 > sum(machines), "paid for while it starts"

@@ -167,6 +167,33 @@ def test_a_plan_whose_workers_cannot_be_made_leaves_the_old_one_in_force(serve: 
     assert right(client, 5)
 
 
+def test_a_machine_without_threads_left_keeps_the_workers_it_has(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe, start = Probe(), threading.Thread.start
+
+    def scarce(thread: threading.Thread) -> None:
+        if thread.name == "linear-2":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    client, _ = serve(linear_model(plan=PATIENT, probe=probe), MANAGED)
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    answer = client.post(PLAN, {"workers": 3})
+    assert (answer.status, probe.made, probe.closed) == (500, 3, 2)
+    assert answer.error == "no thread for worker 2 of 'linear': can't start new thread"
+    assert client.get(PLAN).json()["plan"]["workers"] == 1
+    assert right(client, 5)
+
+
+def test_changes_made_at_the_same_time_all_hold(serve: Serve, pool: ThreadPoolExecutor) -> None:
+    client, _ = serve(linear_model(plan=PATIENT), MANAGED)
+    changes = {"workers": 2, "split_size": 3, "batch_candidates": 4, "queue_candidates": 500}
+    list(pool.map(lambda key: change(client, **{key: changes[key]}), changes))
+    plan = client.get(PLAN).json()["plan"]
+    assert {key: plan[key] for key in changes} == changes
+
+
 def test_a_plan_in_force_is_told_with_how_its_policy_stands(serve: Serve) -> None:
     client, _ = serve(linear_model(plan=PATIENT), MANAGED)
     told = client.get(PLAN).json()

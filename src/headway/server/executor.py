@@ -212,8 +212,9 @@ class Executor:
             )
         if plan is first:
             return
-        if plan.workers > self._max_workers:
-            raise UsageError(f"plan.workers is {plan.workers}; at most {self._max_workers}")
+        most = max(self._max_workers, first.workers)
+        if plan.workers > most:
+            raise UsageError(f"plan.workers is {plan.workers}; at most {most} while serving")
         if plan.threads != first.threads:
             raise UsageError(
                 f"plan.threads is {plan.threads}; it stays {first.threads} while serving"

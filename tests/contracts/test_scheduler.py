@@ -74,7 +74,7 @@ class AnyTraffic(RuleBasedStateMachine):
         self.accepted: dict[int, Arrival] = {}
         self.handed_out: Counter[tuple[int, int]] = Counter()
         self.limit: dict[int, int] = {}
-        self.bundle: dict[int, bool] = {}
+        self.lighter: dict[int, bool] = {}
         self.scored: Counter[int] = Counter()
         self.running: list[Work] = []
         self.ended: dict[int, Completion] = {}
@@ -88,7 +88,7 @@ class AnyTraffic(RuleBasedStateMachine):
             if completion.outcome is Outcome.DONE:
                 assert completion.finished < query.deadline
                 assert self.scored[query.id] == query.size
-                assert completion.lighter == self.bundle.get(query.id, False)
+                assert completion.lighter == self.lighter.get(query.id, False)
             if completion.outcome is Outcome.EXPIRED:
                 assert completion.finished >= query.deadline
 
@@ -128,7 +128,7 @@ class AnyTraffic(RuleBasedStateMachine):
                 assert chunk.stop - chunk.start <= self.limit[query.id]
             for candidate in range(chunk.start, chunk.stop):
                 self.handed_out[query.id, candidate] += 1
-            assert work.lighter == self.bundle.setdefault(query.id, work.lighter)
+            assert work.lighter == self.lighter.setdefault(query.id, work.lighter)
         if work.lighter:
             assert worker >= 0, "only cores have the lighter bundle"
 
@@ -259,8 +259,8 @@ def goes_to_accelerator(plan: Plan, size: int) -> bool:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_any_traffic_is_served_by_the_rules(name: str) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        partial(AnyTraffic, name),
+    run_state_machine_as_test(
+        partial(AnyTraffic, name),  # type: ignore[arg-type]
         settings=settings(max_examples=40, stateful_step_count=40, deadline=None),
     )
 

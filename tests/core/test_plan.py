@@ -18,3 +18,31 @@ def test_a_deadline_that_has_passed_before_it_begins_is_refused(timeout: int) ->
 def test_nothing_is_divided_over_no_cores(cores: int, largest: int) -> None:
     with pytest.raises(UsageError, match=f"over {cores} cores"):
         static_baseline(cores, largest)
+
+
+@pytest.mark.parametrize("name", ["service", "accelerator_service", "lighter_service"])
+@pytest.mark.parametrize(
+    "knots", [((2, 5), (1, 9)), ((1, 5), (1, 9)), ((0, 5),), ((1, 0),), ((-3, 4), (1, 4))]
+)
+def test_service_times_that_are_no_line_are_refused_by_name(
+    name: str, knots: tuple[tuple[int, int], ...]
+) -> None:
+    with pytest.raises(UsageError, match=rf"plan\.{name} must hold positive"):
+        Plan(**{name: knots})  # type: ignore[arg-type]
+
+
+def test_offloading_needs_an_accelerator() -> None:
+    with pytest.raises(UsageError, match="offload_candidates is 5"):
+        Plan(offload_candidates=5)
+    assert Plan(offload_candidates=5, accelerators=1).offload_candidates == 5
+
+
+def test_a_plan_survives_json_with_its_service_times() -> None:
+    plan = Plan(policy="adaptive", service=((1, 5), (64, 90)), lighter_service=((8, 9),))
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+
+
+def test_the_static_baseline_divides_the_largest_query_over_the_cores() -> None:
+    plan = static_baseline(40, 1_000)
+    assert (plan.workers, plan.split_size, plan.policy) == (40, 25, "fixed")
+    assert static_baseline(8, 1).split_size == 1

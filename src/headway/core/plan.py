@@ -13,7 +13,7 @@ from headway.core.errors import UsageError
 
 Positive = Annotated[int, Meta(ge=1)]
 Knots = tuple[tuple[int, int], ...]
-"""Service times: (candidates, nanoseconds), both rising."""
+"""Service times: (candidates, nanoseconds), candidates rising; joined by straight lines."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -65,7 +65,8 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The query will get exactly one completion.
 
     Attributes:
-        chunks: into how many chunks it is cut; so many workers can help it.
+        chunks: into how many chunks it is cut; so many workers can help it. One that has not
+            begun may yet be cut anew, by a change of plan or a worker of another kind.
         completion: that completion, if the query had no candidates and is done already.
     """
 

@@ -131,7 +131,9 @@ def _wait(split: Split, load: float, workers: int) -> float:
     waits = load ** (sqrt(2 * (lanes + 1)) - 1)
     if waits <= _TAIL:
         return 0.0
-    mean = split.chunk_ns * (1 + split.spread) / 2 / (lanes * (1 - load))
+    # A query of more chunks than workers takes them all, several times over.
+    lane_ns = split.chunk_ns * max(1.0, split.chunks / workers)
+    mean = lane_ns * (1 + split.spread) / 2 / (lanes * (1 - load))
     return mean * log(waits / _TAIL)
 
 

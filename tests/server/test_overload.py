@@ -60,3 +60,19 @@ def test_a_burst_of_ten_times_too_much_is_refused_in_part_and_forgotten(
     assert sum(held.batches) == 5 * accepted, "no candidate twice, none of a refused query"
     assert metric(client, OPEN) == 0
     assert all(client.post(INFER, infer_body(5)).status == 200 for _ in range(20))
+
+
+def test_what_is_too_late_when_a_worker_is_free_again_is_not_computed(
+    serve: Serve, held: Probe
+) -> None:
+    client, _ = serve(linear_model(plan=FIXED, probe=held))
+    with ThreadPoolExecutor(12) as pool:
+        patient = pool.submit(client.post, INFER, infer_body(5))
+        assert held.entered.acquire(timeout=20)
+        hasty = {**infer_body(4), "parameters": {"timeout": 200_000}}
+        late = [pool.submit(client.post, INFER, hasty) for _ in range(10)]
+        assert {future.result().status for future in late} == {504}
+        held.gate.set()
+        assert patient.result().status == 200
+    assert client.post(INFER, infer_body(3)).status == 200
+    assert held.batches == [5, 3]

@@ -20,6 +20,7 @@ COMMANDS = [
     "validate",
     "profile",
     "serve",
+    "tune",
     "bench",
     "doctor",
 ]

@@ -13,6 +13,7 @@ import typer
 from headway import __version__
 from headway.cli.profiling import profile_command
 from headway.cli.terminal import Terminal
+from headway.cli.tuning import EPILOG, tune_command
 from headway.core import HeadwayError, UsageError, parse_sla
 
 app = typer.Typer(
@@ -322,6 +323,7 @@ app.command(
     epilog="Examples: headway profile out/movielens --page out/profile.html | "
     "headway profile --operators din",
 )(profile_command)
+app.command("tune", epilog=EPILOG)(tune_command)
 
 
 @app.command()

@@ -1,0 +1,356 @@
+"""Latency-bounded throughput of three schedulers on a simulated machine, and their tails.
+
+All figures are simulated: 40 cores with the service times of torch eager measured on one core
+(`eager_profiles.py`), without and with the accelerator whose speed was published, Poisson
+arrivals, production sizes. Three plans: the static baseline (the largest query over all cores),
+DeepRecSched (split size from 1 upward, then the offload threshold from 1 upward, each until the
+first drop), and Headway's adaptive policy. What the policy refuses counts as a violation.
+
+Examples:
+    python benchmarks/deeprecsys.py --quick
+    python benchmarks/deeprecsys.py --jobs 2 --json out/deeprecsys.json --plot out/deeprecsys.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from math import ceil
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from simulated import (
+    LARGEST,
+    LEVELS,
+    MEDIUM_MS,
+    PROFILES,
+    Prober,
+    adaptive,
+    bound_qps,
+    fixed,
+    fixed_capacity,
+    machines,
+    run,
+    sla_of,
+    with_gpu,
+)
+
+from headway.core import Plan, Sla
+from headway.measure import estimate_percentiles
+from headway.simulate import Machine
+
+PUBLISHED = {"low": (1.7, 4.0), "medium": (2.1, 5.1), "high": (2.7, 5.8)}
+LOADS = (0.3, 0.5, 0.7)
+TAIL_TARGETS = {0.3: 0.6, 0.5: 0.5, 0.7: 0.7}
+CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
+STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+THRESHOLDS = (*STEPS[:10], 640, 768, 832, 896, 960, 1024)
+MOST_WORK = 30_000
+Row = dict[str, Any]
+
+
+class Climb:
+    """DeepRecSched: tries one setting after the other and stops at the first drop."""
+
+    def __init__(self, machine: Machine, prober: Prober) -> None:
+        self._machine = machine
+        self._prober = prober
+        self.tried: list[tuple[int, int, float]] = []
+
+    def split(self) -> tuple[int, float]:
+        """Return the best split size from 1 upward, and its throughput."""
+        best, best_qps = 1, -1.0
+        for size in STEPS:
+            qps = self._lbt(size, 0)
+            if qps < best_qps:
+                break
+            best, best_qps = size, qps
+        return best, best_qps
+
+    def threshold(self, split: int, split_qps: float) -> tuple[int, float]:
+        """Return the best offload threshold from 1 upward, or 0 if none beats the cores alone."""
+        best, best_qps = 0, -1.0
+        for threshold in THRESHOLDS:
+            qps = self._lbt(split, threshold)
+            if qps < best_qps:
+                break
+            best, best_qps = threshold, qps
+        return (best, best_qps) if best_qps > split_qps else (0, split_qps)
+
+    def _lbt(self, split: int, offload: int) -> float:
+        start = 0.8 * fixed_capacity(self._machine, split)
+        qps = self._prober.lbt(self._machine, fixed(self._machine, split, offload), start)
+        self.tried.append((split, offload, qps))
+        return qps
+
+
+def measure(model: str, level: str, args: argparse.Namespace) -> Row:
+    """Return all throughputs of a model at a level, and its tails at the medium one."""
+    began = time.perf_counter()
+    sla = sla_of(model, level)
+    machine = machines(args.profiles, args.cores, args.interference)[model]
+    row: Row = {"model": model, "level": level, "sla_ms": sla.limit_ns / 1e6}
+    for kind, one in (("cpu", machine), ("gpu", with_gpu(machine, model))):
+        row[kind] = throughputs(one, sla, args)
+    if level == "medium":
+        plans = {
+            "static": fixed(machine, ceil(LARGEST / machine.cores)),
+            "deeprecsched": fixed(machine, row["cpu"]["split"]),
+            "headway": adaptive(machine, sla),
+        }
+        reference = row["cpu"]["deeprecsched"]
+        row["tails"] = tails(machine, plans, reference, args)
+        row["curves"] = curves(machine, plans, reference, args)
+    row["seconds"] = time.perf_counter() - began
+    return row
+
+
+def throughputs(machine: Machine, sla: Sla, args: argparse.Namespace) -> Row:
+    """Return the throughput of each plan on one machine, and the bound."""
+    rough = Prober(sla, args.queries // 5, 8, 0.03, most_work=MOST_WORK)
+    fine = Prober(sla, args.queries, 20, 0.015)
+    bound = bound_qps(machine)
+    static = ceil(LARGEST / machine.cores)
+    climb = Climb(machine, rough)
+    split, split_qps = climb.split()
+    offload = 0
+    if machine.accelerators:
+        offload, split_qps = climb.threshold(split, split_qps)
+    found = {
+        "bound": bound,
+        "static": fine.lbt(machine, fixed(machine, static), 0.8 * fixed_capacity(machine, static)),
+        "deeprecsched": fine.lbt(machine, fixed(machine, split, offload), max(split_qps, 1.0)),
+        "headway": fine.lbt(machine, adaptive(machine, sla), 0.9 * bound),
+        "split": split,
+        "offload": offload,
+        "tried": climb.tried,
+    }
+    if not machine.accelerators:
+        patient = adaptive(machine, sla, refuse=False)
+        found["patient"] = fine.lbt(machine, patient, 0.8 * bound)
+    return found
+
+
+def tails(
+    machine: Machine, plans: dict[str, Plan], reference: float, args: argparse.Namespace
+) -> list[Row]:
+    """Return p95 and p99 in ms of each plan at parts of a throughput, one row per seed."""
+    rows = []
+    for load in LOADS:
+        for seed in range(args.seeds):
+            row: Row = {"load": load, "seed": seed}
+            for name, plan in plans.items():
+                record = run(machine, plan, reference * load, args.queries, seed)
+                p95, p99 = estimate_percentiles(record.latency_ns, (95.0, 99.0))
+                row[name] = (p95.value_ms, p99.value_ms)
+            rows.append(row)
+    return rows
+
+
+def curves(
+    machine: Machine, plans: dict[str, Plan], reference: float, args: argparse.Namespace
+) -> Row:
+    """Return (load, p95, p99) of each plan over rising load."""
+    found: Row = {}
+    for name, plan in plans.items():
+        points = []
+        for load in CURVE:
+            record = run(machine, plan, reference * load, args.queries // 2, 11)
+            p95, p99 = estimate_percentiles(record.latency_ns, (95.0, 99.0))
+            points.append((load, p95.value_ms, p99.value_ms))
+        found[name] = points
+    return found
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the geometric mean; 0 if one is 0."""
+    found = np.array(list(values), np.float64)
+    return float(np.exp(np.log(found).mean())) if (found > 0).all() else 0.0
+
+
+def word(value: float, target: float, *, least: bool = True) -> str:
+    met = value >= target if least else value <= target
+    return f"(target {'at least' if least else 'at most'} {target:g}: {'met' if met else 'MISSED'})"
+
+
+def show(rows: list[Row], args: argparse.Namespace) -> None:
+    """Print all tables."""
+    for kind, title in (("cpu", "cores alone"), ("gpu", "cores and one GTX 1080 Ti")):
+        print(f"\nSIMULATED, {args.cores} {title}: queries/s that hold p95")
+        head = ("model", "level", "p95 ms", "static", "DeepRecSched", "split", "offload")
+        print(" | ".join((*head, "Headway", "none refused", "bound", "DRS/static", "HW/static")))
+        for row in rows:
+            f = row[kind]
+            cells = (
+                row["model"], row["level"], f"{row['sla_ms']:g}", f"{f['static']:.0f}",
+                f"{f['deeprecsched']:.0f}", str(f["split"]), str(f["offload"] or "-"),
+                f"{f['headway']:.0f}", f"{f['patient']:.0f}" if "patient" in f else "-",
+                f"{f['bound']:.0f}", ratio(f["deeprecsched"], f["static"]),
+                ratio(f["headway"], f["static"]),
+            )  # fmt: skip
+            print(" | ".join(cells))
+    show_means(rows)
+    show_gap(rows)
+    show_tails([row for row in rows if "tails" in row])
+
+
+def ratio(value: float, base: float) -> str:
+    return f"{value / base:.2f}x" if base else "-"
+
+
+def show_means(rows: list[Row]) -> None:
+    print("\nGeometric means over the models against the static baseline on cores alone:")
+    for level in dict.fromkeys(row["level"] for row in rows):
+        some = [row for row in rows if row["level"] == level and row["cpu"]["static"]]
+        left = [row["model"] for row in rows if row["level"] == level and row not in some]
+        for at, (kind, title) in enumerate((("cpu", "cores"), ("gpu", "cores and GPU"))):
+            over = {
+                name: mean(row[kind][name] / row["cpu"]["static"] for row in some)
+                for name in ("deeprecsched", "headway", "bound")
+            }
+            print(
+                f"  {level}, {title}: DeepRecSched {over['deeprecsched']:.2f}x (published "
+                f"{PUBLISHED[level][at]:g}x), Headway {over['headway']:.2f}x, "
+                f"bound {over['bound']:.2f}x"
+                + (f"; without {', '.join(left)}, which static cannot serve" if left else "")
+            )
+
+
+def show_gap(rows: list[Row]) -> None:
+    some = [row["cpu"] for row in rows if row["level"] == "medium"]
+    if some:
+        kept = mean((f["bound"] / f["headway"]) for f in some)
+        gap = mean((f["bound"] / f["deeprecsched"]) for f in some)
+        closed = 1 - np.log(kept) / np.log(gap)
+        print(
+            f"\nGap to the bound at the medium target, as geometric mean: DeepRecSched is at "
+            f"1/{gap:.3f}, Headway at 1/{kept:.3f}: {closed:.2f} of it closed {word(closed, 0.5)}"
+        )
+        print(
+            "  for single models: "
+            + ", ".join(
+                f"{row['model']} {closed_by(row['cpu']):.2f}"
+                for row in rows
+                if row["level"] == "medium"
+            )
+        )
+    worst = min(rows, key=lambda r: r["cpu"]["headway"] / max(1e-9, r["cpu"]["deeprecsched"]))
+    least = worst["cpu"]["headway"] / max(1e-9, worst["cpu"]["deeprecsched"])
+    print(
+        f"Least over DeepRecSched: {least:.3f} {worst['model']} {worst['level']} {word(least, 0.98)}"
+    )
+
+
+def closed_by(f: Row) -> float:
+    gap = f["bound"] - f["deeprecsched"]
+    return float((f["headway"] - f["deeprecsched"]) / gap) if gap > 0 else 1.0
+
+
+def show_tails(rows: list[Row]) -> None:
+    if not rows:
+        return
+    print("\nTail of Headway over DeepRecSched's tuned plan, at parts of DeepRecSched's throughput")
+    print("model | " + " | ".join(f"p95 at {load:.0%} | p99" for load in LOADS))
+    ratios: dict[tuple[float, int], list[float]] = {}
+    for row in rows:
+        cells = []
+        for load in LOADS:
+            for place in (0, 1):
+                own = [
+                    t["headway"][place] / t["deeprecsched"][place]
+                    for t in row["tails"]
+                    if t["load"] == load
+                ]
+                ratios.setdefault((load, place), []).append(float(np.median(own)))
+                cells.append(f"{np.median(own):.2f} [{min(own):.2f}, {max(own):.2f}]")
+        print(f"{row['model']} | " + " | ".join(cells))
+    for load in LOADS:
+        for place, name in ((0, "p95"), (1, "p99")):
+            value, target = mean(ratios[load, place]), TAIL_TARGETS[load]
+            print(f"  {name} at {load:.0%}: {value:.2f}x {word(value, target, least=False)}")
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Draw p95 and p99 over load, one row of panels per percentile."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    some = [row for row in rows if "curves" in row]
+    figure, axes = plt.subplots(2, len(some), figsize=(3.2 * len(some), 6), squeeze=False)
+    for column, row in enumerate(some):
+        for line, place in enumerate((1, 2)):
+            axis = axes[line][column]
+            for name, points in row["curves"].items():
+                known = [(p[0], p[place]) for p in points if np.isfinite(p[place])]
+                if known:
+                    axis.plot(*zip(*known, strict=True), marker=".", label=name)
+            axis.axhline(row["sla_ms"], color="grey", linewidth=0.7)
+            axis.set_ylim(0, row["sla_ms"] * 1.5)
+            axis.set_title(f"{row['model']}, {'p95' if line == 0 else 'p99'}", fontsize=9)
+            axis.set_xlabel("load over DeepRecSched's throughput", fontsize=7)
+            axis.set_ylabel("ms, simulated", fontsize=7)
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    print(f"curves: {path}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=list(MEDIUM_MS), choices=list(MEDIUM_MS))
+    parser.add_argument("--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS))
+    parser.add_argument("--cores", type=int, default=40)
+    parser.add_argument("--profiles", type=Path, default=PROFILES, help="from eager_profiles.py")
+    parser.add_argument(
+        "--interference",
+        type=float,
+        default=1.1,
+        help="how many times longer a core takes when all are busy, where it was not measured",
+    )
+    parser.add_argument("--queries", type=int, default=8_000, help="of a run at least")
+    parser.add_argument("--seeds", type=int, default=3, help="of the tails")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--quick", action="store_true", help="two models, one target, short runs")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--plot", type=Path, default=Path("out/deeprecsys.png"))
+    args = parser.parse_args()
+    if args.quick:
+        args.models, args.levels = args.models[:2], ["medium"]
+        args.queries, args.seeds = min(args.queries, 4000), 1
+    told = json.loads(args.profiles.read_text())
+    print(
+        f"Service times: {told['engine']} on {told['machine']}, {told['date']}; all cores busy, "
+        f"a core takes {args.interference:g} times as long (assumed, unless the profile has it)",
+        flush=True,
+    )
+    cells = [(model, level) for level in args.levels for model in args.models]
+    rows: list[Row] = []
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+        for row in pool.map(partial(_cell, args=args), cells):
+            rows.append(row)
+            print(f"  {row['model']}, {row['level']}: {row['seconds']:.0f} s", flush=True)
+    show(rows, args)
+    plot(rows, args.plot)
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _cell(cell: tuple[str, str], args: argparse.Namespace) -> Row:
+    return measure(*cell, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,13 +10,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.cli.benching import points_of
-from headway.cli.results import Point
+from headway.cli.benching import point_of, points_of
 from headway.cli.tune_report import Figures
 from headway.core import Clock, Plan, Sla, to_seconds
 from headway.engine import LoadedModel, Profile, ProfileSettings, profile, usable_cores
 from headway.loadgen import Bench, BenchSettings
-from headway.measure import LbtPoint, LbtResult, LbtSettings, RunRecord, find_lbt, judge_sla
+from headway.measure import LbtPoint, LbtResult, LbtSettings, RunRecord, find_lbt
 from headway.scheduler import ServiceTimes
 from headway.simulate import Machine, capacity, knots_of, simulate
 from headway.tune import Score
@@ -28,6 +27,7 @@ _SCATTER = 1000
 _FEWEST = 250
 _MANY_CHUNKS = 10
 _START = 0.6
+_LOW = (0.1, 0.25, 0.75)
 _SIMULATED_RUNS = 12
 _REAL_RUNS, _FEW_REAL_RUNS = 10, 7
 _ASKED = 20
@@ -158,6 +158,14 @@ class OnSimulator:
         self.figures[plan] = figures_of(found, half, sla)
         return score_of(self.figures[plan], to_seconds(self._clock.now() - begun))
 
+    def add_low_rates(self, plan: Plan) -> None:
+        """Add runs well below the throughput to the plan's figures, for a curve to draw."""
+        known = self.figures[plan]
+        rates = [share * known.lbt_qps for share in _LOW if known.lbt_qps]
+        points = [point_of(self._run(plan, rate, -1), self._demand.sla) for rate in rates]
+        points = sorted([*points, *known.points], key=lambda p: p.rate_qps)
+        self.figures[plan] = msgspec.structs.replace(known, points=points)
+
     def alone_ns(self, plan: Plan) -> float:
         """Return what the decisive query takes at least, if it meets no other."""
         size, cores = self._demand.decisive, min(plan.workers, self._machine.cores)
@@ -275,18 +283,8 @@ def figures_of(found: LbtResult, half: RunRecord | None, sla: Sla) -> Figures:
     points = points_of(found)
     tail = None
     if half is not None:
-        verdict = judge_sla(half, sla)
-        tail = verdict.value_ms
-        median = float(np.percentile(half.latency_ns, 50, method="inverted_cdf")) / 1e6
-        points.append(
-            Point(
-                rate_qps=found.lbt_qps / 2,
-                p50_ms=median,
-                tail_ms=tail,
-                queries=verdict.queries,
-                met=verdict.met,
-            )
-        )
+        points.append(point_of(half, sla))
+        tail = points[-1].tail_ms
     return Figures(
         lbt_qps=found.lbt_qps,
         confirmed=found.confirmed,

@@ -45,7 +45,7 @@ _AROUND_A_RUN_S = 0.7
 _SHORTEST_RUN_S, _LONGEST_RUN_S = 0.5, 5.0
 _PLANS_OF_A_REAL_SEARCH = 10
 _REAL_SHARE = 0.6
-_QUERIES = 1500
+_QUERIES = 1000
 STATIC, CLIMBED, CHOSEN = "static baseline", "DeepRecSched", "best found"
 
 
@@ -209,6 +209,8 @@ class _Job:
         for name, trial in named.items():
             if trial is not None and all(row.plan != trial.plan for row in rows):
                 plan = trial.plan
+                if self._settings.report is not None and plan in simulator.figures:
+                    simulator.add_low_rates(plan)
                 rows.append(
                     Row(
                         name=name,
@@ -224,6 +226,11 @@ class _Job:
     ) -> tuple[Trial, list[Row]]:
         """Measure the plan that simulation chose, and with ``both`` the others; choose again."""
         if not self._measures or not found.best.score.lbt_qps:
+            self._notes += [
+                f"{row.name}: {row.simulated.note}"
+                for row in rows
+                if row.simulated is not None and not row.simulated.lbt_qps
+            ]
             self._notes.append("nothing was measured on a server: all figures are simulated")
             return found.best, rows
         plans = [found.best.plan]

@@ -126,14 +126,18 @@ class Trials:
         """Why nothing more will be evaluated, or ""."""
         budget = self._budget
         if budget.evaluations is not None and len(self._known) >= budget.evaluations:
-            return f"stopped after {len(self._known)} plans, all that the budget allows"
+            return f"stopped after {self._count}, all that the budget allows"
         passed = to_seconds(self._clock.now() - self._begun)
         if budget.seconds is not None and passed >= budget.seconds:
             return (
-                f"stopped after {passed:.0f} s and {len(self._known)} plans: the budget of "
-                f"{budget.seconds:g} s is spent"
+                f"stopped after {passed:.0f} s and {self._count}: the budget of "
+                f"{budget.seconds:.3g} s is spent"
             )
         return ""
+
+    @property
+    def _count(self) -> str:
+        return "1 plan" if len(self._known) == 1 else f"{len(self._known)} plans"
 
     @property
     def all(self) -> tuple[Trial, ...]:

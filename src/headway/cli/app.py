@@ -265,18 +265,27 @@ def serve(
         Path | None,
         typer.Option("--plan", help="Take this plan, a JSON file, and not the bundle's."),
     ] = None,
+    lighter: Annotated[
+        Path | None,
+        typer.Option("--lighter", help="A bundle that answers what would be late else."),
+    ] = None,
+    manage: Annotated[
+        bool, typer.Option("--manage", help="Let this machine change the plan while serving.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Serve a bundle over HTTP: Open Inference Protocol v2 and POST /v1/rank."""
     from headway.cli import serving
     from headway.server import ServerSettings
 
-    settings = ServerSettings(host=host, port=port, allow_remote=allow_remote)
+    settings = ServerSettings(
+        host=host, port=port, allow_remote=allow_remote, allow_management=manage
+    )
     target = None if sla is None else parse_sla(sla).limit_ns
     changes = serving.PlanChanges(
         workers, split_size, batch_candidates, policy, target, refuse_late, plan
     )
-    serving.serve(path, name, changes, settings, Terminal(json=json))
+    serving.serve(path, name, changes, settings, Terminal(json=json), lighter)
 
 
 @app.command(

@@ -53,7 +53,7 @@ def test_the_climb_ends_with_the_largest_query() -> None:
 def test_the_threshold_is_climbed_after_the_split_and_with_it() -> None:
     world = World(both_hills(64, 16))
     found = hill_climb(world.trials(), ACCELERATED, 1000)
-    assert thresholds(world) == [1, 2, 4, 8, 16, 32]
+    assert thresholds(world) == [1, 2, 3, 4, 6, 8, 12, 16, 24]
     assert {p.split_size for p in world.asked if p.offload_candidates} == {64}
     assert found.best is not None
     assert (found.best.plan.split_size, found.best.plan.offload_candidates) == (64, 16)

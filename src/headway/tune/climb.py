@@ -31,7 +31,8 @@ def hill_climb(
 
     The split size begins at one candidate with nothing offloaded and doubles while throughput
     rises. Then, if the plan has accelerators, the threshold begins at one candidate, so that they
-    take every query, and doubles likewise. Both are unimodal, so that few steps suffice (Gupta et
+    take every query, and rises in half the steps (1, 2, 3, 4, 6, 8 ...), as the released code's
+    lists do: a threshold twice too high or low wastes a whole device. Both are unimodal, so that few steps suffice (Gupta et
     al., "DeepRecSys", ISCA 2020, section IV: DeepRecSched). Of both climbs the highest step is
     the answer: nothing is offloaded where that was better.
 
@@ -50,7 +51,9 @@ def hill_climb(
     if first.top is None or first.note or not plan.accelerators:
         return Found(best=first.top, trials=first.steps, note=first.note)
     tuned = first.top.plan
-    thresholds = (msgspec.structs.replace(tuned, offload_candidates=n) for n in doubling(largest))
+    thresholds = (
+        msgspec.structs.replace(tuned, offload_candidates=n) for n in half_doubling(largest)
+    )
     second = climb(trials, thresholds, "offload", tolerance)
     steps = first.steps + second.steps
     return Found(best=choose(steps), trials=steps, note=second.note)
@@ -91,6 +94,15 @@ def doubling(largest: int) -> Iterator[int]:
         yield step
         step *= 2
     yield largest
+
+
+def half_doubling(largest: int) -> Iterator[int]:
+    """Yield 1, 2, 3, 4, 6, 8, 12 ... and last ``largest`` itself, as ``doubling`` does."""
+    for step in doubling(largest):
+        yield step
+        middle = step + step // 2
+        if step < middle < min(largest, 2 * step):
+            yield middle
 
 
 def fixed(plan: Plan) -> Plan:

@@ -12,6 +12,8 @@ import typer
 
 from headway import __version__
 from headway.cli.profiling import profile_command
+from headway.cli.simulating import EPILOG as SIMULATE_EPILOG
+from headway.cli.simulating import simulate_command
 from headway.cli.terminal import Terminal
 from headway.cli.tuning import EPILOG, tune_command
 from headway.core import HeadwayError, UsageError, parse_sla
@@ -333,6 +335,7 @@ app.command(
     "headway profile --operators din",
 )(profile_command)
 app.command("tune", epilog=EPILOG)(tune_command)
+app.command("simulate", epilog=SIMULATE_EPILOG)(simulate_command)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from headway.simulate.run import simulate
 from headway.workload import Poisson, Workload, draw_schedule
 
 _DRAWN = 20_000
-_STEPS = 7
+_STEPS = 6
 _MOST_TRIES = 6
 _STEP_UP = 1.02
 Positive = Annotated[int, Meta(ge=1)]
@@ -36,6 +36,8 @@ class SizingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         sample: machines that stand for all of them; a handful tracks the tail of a fleet
             (Gupta et al., "DeepRecSys", ISCA 2020).
         queries: of one run.
+        most_lost: share of the queries that may be refused or late; an SLA of p95 alone would
+            let a machine that is always full turn 5 % away.
         seed: of the first run; every run has its own.
     """
 
@@ -44,6 +46,7 @@ class SizingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     balancer: BalancerName = "least-expected-finish"
     sample: Positive = 8
     queries: Annotated[int, Meta(ge=1000)] = 12_000
+    most_lost: Annotated[float, Meta(ge=0, lt=1)] = 0.001
     seed: int = 0
 
 
@@ -124,9 +127,9 @@ def machines_for(
 ) -> Sizing:
     """Return how many machines of a kind a rate needs, found with a sample of them.
 
-    The load of one machine lies between its latency-bounded throughput alone, which bad luck
-    in spreading cannot touch, and its capacity; it is halved in on a sample behind the balancer
-    and confirmed with another seed, stepping down by 2 % where that fails.
+    The load of one machine is searched between half of its latency-bounded throughput alone and
+    its capacity, by bisection on a sample behind the balancer, and confirmed with another seed,
+    stepping down by 2 % where that fails.
 
     Args:
         rate_qps: queries per second of all machines together.
@@ -140,7 +143,7 @@ def machines_for(
     top = highest_qps(kind, settings.workload, settings.seed)
     sample = _Sample(rate_qps, ceil(rate_qps / top), kind, settings, tell)
     # Where a single machine misses the SLA at any rate, so does any number of them.
-    low = sample.search(alone_qps, top) if alone_qps else top
+    low = sample.search(alone_qps / 2, top) if alone_qps else top
     confirmed = sample.holds(low)
     tries = _MOST_TRIES if alone_qps else 0
     while not confirmed and tries:
@@ -190,10 +193,10 @@ class _Sample:
         run = run_job(job, settings.seed + 1000 + self._runs)
         p99, tail = (p.value_ms for p in run.latency.percentiles((99.0, sla.percentile)))
         self._last = (tail, p99, run.utilisation)
-        return run.met
+        return run.met and run.refused + run.late <= settings.most_lost * run.queries
 
     def search(self, low: float, high: float) -> float:
-        """Return the highest load of a machine between two that held the SLA."""
+        """Return the highest load of a machine that held, from one that is taken to hold."""
         for _ in range(_STEPS):
             middle = (low + high) / 2
             low, high = (middle, high) if self.holds(middle) else (low, middle)

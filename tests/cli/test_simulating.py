@@ -1,0 +1,199 @@
+"""``headway simulate`` reads a fleet, runs it, and says that all of it is simulated."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headway.cli import main
+from headway.cli.fleet_file import read_fleet
+from headway.cli.service_times import ServiceSettings, service_times
+from headway.core import ConfigError, DataError, HeadwayError, UsageError
+from headway.measure import LatencyProfile
+from headway.simulate import Forecast
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "fleet.yaml"
+BOX = {"name": "box", "count": 2, "cores": 2, "service": {"microseconds": {1: 200, 1024: 8000}}}
+SMALL: dict[str, Any] = {"rate": 300, "duration_s": 2, "machines": [BOX]}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    """Write a small fleet with changes."""
+    path = folder / "fleet.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, **changes}))
+    return path
+
+
+def run(*arguments: object) -> int:
+    """Run the command and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", *map(str, arguments)])
+    return int(ended.value.code or 0)
+
+
+def test_a_fleet_is_run_shown_and_labelled_simulated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(written(tmp_path)) == 0
+    out = capsys.readouterr().out
+    assert "simulated, p95 <= 25 ms" in out
+    assert "met" in out
+
+
+def test_json_holds_every_seed_and_the_page_every_plot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "new" / "page.html"
+    assert run(written(tmp_path), "--seeds", 2, "--json", "--report", page) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["simulated"] is True
+    assert told["seeds"] == [0, 1]
+    assert told["totals"]["queries"] == sum(r["queries"] for r in told["runs"])
+    assert told["runs"][0]["queries"] != told["runs"][1]["queries"]
+    drawn = page.read_text()
+    assert drawn.count("<svg") == 3
+    assert "simulated, none is measured" in drawn
+
+
+def test_a_missed_sla_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(written(tmp_path, sla="p95=1ms")) == 3
+    assert "missed" in capsys.readouterr().out
+
+
+def test_machines_are_found_for_a_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, plan={"policy": "fixed"}, balancer="shortest-queue")
+    assert run(path, "--machines-for", "1e6", "--json") == 0
+    (kind,) = json.loads(capsys.readouterr().out)["kinds"]
+    assert 0 < kind["bound"] <= kind["machines"] < 2 * kind["bound"]
+    assert kind["confirmed"]
+
+
+def test_the_example_is_read_with_all_it_names() -> None:
+    simulation = read_fleet(EXAMPLE)
+    spec = simulation.spec
+    assert [kind.name for kind in spec.kinds] == ["t4", "cpu"]
+    assert spec.kinds[0].machine.ratios
+    assert spec.autoscale is not None
+    assert isinstance(spec.autoscale.policy, Forecast)
+    assert spec.scaled == 1
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    told = capsys.readouterr().out
+    assert "examples/fleet.yaml" in told
+    assert "--machines-for" in told
+
+
+def test_a_fixed_plan_is_the_static_baseline_unless_told_otherwise(tmp_path: Path) -> None:
+    fixed = {"policy": "fixed"}
+    (kind,) = read_fleet(written(tmp_path, plan=fixed)).spec.kinds
+    assert (kind.plan.policy, kind.plan.split_size, kind.plan.workers) == ("fixed", 500, 2)
+    own = {**BOX, "plan": {"split_size": 64}}
+    (kind,) = read_fleet(written(tmp_path, plan=fixed, machines=[own])).spec.kinds
+    assert (kind.plan.policy, kind.plan.split_size) == ("adaptive", 64)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"balancr": "random"}, "unknown key 'balancr' at the top level; did you mean 'balancer'"),
+    ({"balancer": "best"}, "balancer"),
+    ({"rate": 0}, "rate"),
+    ({"sla": "fast"}, "cannot read the SLA 'fast'"),
+    ({"workload": "productive"}, "cannot read the workload 'productive'"),
+    ({"machines": []}, "machines"),
+    ({"machines": [{**BOX, "core": 2}]}, "unknown key 'core' at machines"),
+    ({"machines": [BOX, deepcopy(BOX)]}, "name of its own"),
+    ({"machines": [{**BOX, "service": {}}]}, "machines 'box': service: give exactly one of"),
+    ({"machines": [{**BOX, "service": {"published": "t4", "model": "din"}}]}, "no model 'din'"),
+    ({"machines": [{**BOX, "service": {"microseconds": {1: 9, 8: 5}}}]}, "must not fall"),
+    ({"machines": [{**BOX, "service": {"microseconds": {0: 5}}}]}, "start at 1"),
+    ({"machines": [{**BOX, "accelerators": 1}]}, "accelerators and accelerator go together"),
+    ({"machines": [{**BOX, "idle_watts": 9, "busy_watts": 5}]}, "below idle_watts"),
+    ({"machines": [{**BOX, "count": 0}]}, "at least one machine"),
+    ({"autoscale": {"policy": {"type": "magic"}}}, "autoscale.policy"),
+    ({"autoscale": {"policy": {"type": "oracle"}, "kind": "bx"}}, "autoscale.kind 'bx'"),
+    ({"failures": {"mean": 3}}, "did you mean 'mean_s'"),
+    ({"stragglers": {"share": 1.5}}, "stragglers.share"),
+    ({"window_s": 5}, "window_s 5 is longer"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG, ids=[m[:30] for _, m in WRONG])
+def test_a_wrong_fleet_names_the_key_and_the_remedy(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = written(tmp_path, **changes)
+    with pytest.raises(ConfigError) as error:
+        read_fleet(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_options_that_do_not_go_together_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path)
+    assert run(path, "--machines-for", 0) == 2
+    assert run(path, "--machines-for", 5, "--seeds", 2) == 2
+    assert run(tmp_path / "none.yaml") == 2
+    assert "cannot read the config" in capsys.readouterr().err
+
+
+PROFILE = LatencyProfile(rows=(1, 256), percentiles=(50.0, 95.0), ns=((1e5, 2e5), (1e6, 2e6)))
+
+
+def test_a_profile_gives_times_scatter_and_interference(tmp_path: Path) -> None:
+    slower = LatencyProfile(rows=(1, 256), percentiles=(50.0,), ns=((2e5,), (1.5e6,)))
+    loads = [
+        {"ids": "zipf", "concurrency": n, "latency": json.loads(p.to_json())}
+        for n, p in ((1, PROFILE), (2, slower))
+    ]
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps({"bundle": "b", "loads": loads}))
+    timed = service_times(ServiceSettings(profile="profile.json"), tmp_path, "here")
+    assert timed.knots == ((1, 100_000), (256, 1_000_000))
+    assert timed.interference == 1.5
+    assert (min(timed.ratios), max(timed.ratios)) == (1.0, 2.0)
+    path.write_bytes(PROFILE.to_json())
+    alone = service_times(ServiceSettings(profile="profile.json"), tmp_path, "here")
+    assert (alone.knots, alone.interference) == (timed.knots, 1.0)
+
+
+def test_an_accelerator_takes_the_model_of_its_cores_and_their_times(tmp_path: Path) -> None:
+    helped = {
+        **BOX,
+        "service": {"microseconds": {1: 200, 1024: 8000}, "model": "wnd"},
+        "accelerators": 1,
+        "accelerator": {"published": "gtx-1080-ti"},
+    }
+    (kind,) = read_fleet(written(tmp_path, machines=[helped])).spec.kinds
+    assert kind.machine.accelerator_service[-1] == (1024, round(8_000_000 / 4.62))
+    assert kind.plan.accelerators == 1
+
+
+@pytest.mark.parametrize(
+    ("service", "content", "error", "message"),
+    [
+        ({"profile": "none.json"}, b"", DataError, "cannot read the profile"),
+        ({"profile": "profile.json"}, b"{}", DataError, "holds no latency profile"),
+        ({"profile": "profile.json"}, b'{"loads": []}', DataError, "no times with zipf ids"),
+        ({"bundle": "none"}, b"", HeadwayError, "none"),
+        ({"profile": "a", "bundle": "b"}, b"", UsageError, "profile and bundle"),
+        ({"published": "gtx-1080-ti", "model": "wnd"}, b"", UsageError, "beside cores"),
+    ],
+)
+def test_times_that_cannot_be_had_say_why(
+    tmp_path: Path,
+    service: dict[str, Any],
+    content: bytes,
+    error: type[HeadwayError],
+    message: str,
+) -> None:
+    (tmp_path / "profile.json").write_bytes(content)
+    with pytest.raises(error, match=message):
+        service_times(ServiceSettings(**service), tmp_path, "here")

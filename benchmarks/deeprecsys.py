@@ -35,6 +35,7 @@ from simulated import (
     bound_qps,
     fixed,
     fixed_capacity,
+    gpu_capacity,
     machines,
     run,
     sla_of,
@@ -51,7 +52,7 @@ TAIL_TARGETS = {0.3: 0.6, 0.5: 0.5, 0.7: 0.7}
 CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 THRESHOLDS = (*STEPS[:10], 640, 768, 832, 896, 960, 1024)
-MOST_WORK = 30_000
+MOST_WORK = 20_000
 Row = dict[str, Any]
 
 
@@ -67,7 +68,7 @@ class Climb:
         """Return the best split size from 1 upward, and its throughput."""
         best, best_qps = 1, -1.0
         for size in STEPS:
-            qps = self._lbt(size, 0)
+            qps = self._lbt(size, 0, 0.8 * fixed_capacity(self._machine, size))
             if qps < best_qps:
                 break
             best, best_qps = size, qps
@@ -76,15 +77,15 @@ class Climb:
     def threshold(self, split: int, split_qps: float) -> tuple[int, float]:
         """Return the best offload threshold from 1 upward, or 0 if none beats the cores alone."""
         best, best_qps = 0, -1.0
+        start = gpu_capacity(self._machine)
         for threshold in THRESHOLDS:
-            qps = self._lbt(split, threshold)
+            qps = self._lbt(split, threshold, start)
             if qps < best_qps:
                 break
-            best, best_qps = threshold, qps
+            best, best_qps, start = threshold, qps, max(qps, start / 4)
         return (best, best_qps) if best_qps > split_qps else (0, split_qps)
 
-    def _lbt(self, split: int, offload: int) -> float:
-        start = 0.8 * fixed_capacity(self._machine, split)
+    def _lbt(self, split: int, offload: int, start: float) -> float:
         qps = self._prober.lbt(self._machine, fixed(self._machine, split, offload), start)
         self.tried.append((split, offload, qps))
         return qps
@@ -113,7 +114,7 @@ def measure(model: str, level: str, args: argparse.Namespace) -> Row:
 
 def throughputs(machine: Machine, sla: Sla, args: argparse.Namespace) -> Row:
     """Return the throughput of each plan on one machine, and the bound."""
-    rough = Prober(sla, args.queries // 5, 8, 0.03, most_work=MOST_WORK)
+    rough = Prober(sla, args.queries // 5, 8, 0.05, most_work=MOST_WORK)
     fine = Prober(sla, args.queries, 20, 0.015)
     bound = bound_qps(machine)
     static = ceil(LARGEST / machine.cores)
@@ -323,7 +324,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of the tails")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--quick", action="store_true", help="two models, one target, short runs")
-    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument(
+        "--json", type=Path, help="write all figures there; what it holds is not run again"
+    )
     parser.add_argument("--plot", type=Path, default=Path("out/deeprecsys.png"))
     args = parser.parse_args()
     if args.quick:
@@ -335,17 +338,21 @@ def main() -> None:
         f"a core takes {args.interference:g} times as long (assumed, unless the profile has it)",
         flush=True,
     )
-    cells = [(model, level) for level in args.levels for model in args.models]
     rows: list[Row] = []
+    if args.json is not None and args.json.exists():
+        rows = json.loads(args.json.read_text())
+    known = {(row["model"], row["level"]) for row in rows}
+    cells = [(model, level) for level in args.levels for model in args.models]
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        for row in pool.map(partial(_cell, args=args), cells):
+        for row in pool.map(partial(_cell, args=args), [c for c in cells if c not in known]):
             rows.append(row)
             print(f"  {row['model']}, {row['level']}: {row['seconds']:.0f} s", flush=True)
+            if args.json is not None:
+                args.json.parent.mkdir(parents=True, exist_ok=True)
+                args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    rows = [row for row in rows if (row["model"], row["level"]) in cells]
     show(rows, args)
     plot(rows, args.plot)
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def _cell(cell: tuple[str, str], args: argparse.Namespace) -> Row:

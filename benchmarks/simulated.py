@@ -148,6 +148,14 @@ def fixed_capacity(machine: Machine, split: int) -> float:
     return float(machine.cores / machine.interference / work.mean() * 1e9)
 
 
+def gpu_capacity(machine: Machine) -> float:
+    """Return the rate at which accelerators that get every query whole would never be idle."""
+    sizes = production_sizes(4000, np.random.default_rng(0))
+    knots = np.array(machine.accelerator_service, np.float64)
+    work = np.interp(sizes, knots[:, 0], knots[:, 1])
+    return float(machine.accelerators / work.mean() * 1e9)
+
+
 def sla_of(model: str, level: str) -> Sla:
     """Return the p95 target of a model at a level."""
     return Sla(percentile=95.0, limit_ns=from_ms(MEDIUM_MS[model] * LEVELS[level]))

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as rules
 from hypothesis import strategies as st
 
 from headway.bundle import GuardEntry
@@ -260,6 +261,7 @@ def test_outputs_as_large_as_float32_holds_fail_by_log_loss() -> None:
     assert "log loss" in entry.reason
 
 
+@rules(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 99))
 def test_few_rows_never_pass(negatives: int, positives: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 NEVER = 10**12
 _NORMAL = NormalDist()
 
+_NEAR = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Units:
@@ -155,8 +157,9 @@ def rows_to_decide(
     """Return how many rows would decide if what was observed is true; None if none would.
 
     One loss beyond its margin decides for a fail, so the sooner of those counts. Otherwise a
-    pass is ahead and waits for every criterion that is still open; they share the chance of
-    missing, so that all are met with the power stated.
+    pass is ahead and waits for every criterion that is still open. Those that need nearly as many
+    rows as the one that needs most share the chance of missing, kept or not, since in another
+    sample they may not be.
 
     Args:
         criteria: of the verdict.
@@ -168,6 +171,8 @@ def rows_to_decide(
     if not all(isfinite(c.loss) and isfinite(c.low) and isfinite(c.high) for c in still):
         return None
     fails = [c.rows_to_lose(rows, power) for c in still if c.loss > c.margin]
-    each = 1 - (1 - power) / max(1, len(still))
+    needs = [c.rows_to_keep(rows, power) for c in criteria]
+    near = sum(n >= _NEAR * max(needs) for n in needs)
+    each = 1 - (1 - power) / max(1, near)
     needed = min(fails) if fails else max((c.rows_to_keep(rows, each) for c in still), default=0)
     return min(NEVER, max(rows + 1, fewest, ceil(min(needed, NEVER))))

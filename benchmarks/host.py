@@ -1,0 +1,135 @@
+"""A compiled model behind the serving executor in this process, driven open loop and closed loop.
+
+Everything that serves is real: scheduler, worker threads, engines. Only the network is left out,
+because on two cores a client in another process would take from the server what it measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import headway
+from headway.core import DeadlineError, MonotonicClock, OverloadedError, Plan, Query
+from headway.engine import load_model
+from headway.loadgen import fire, fire_one_by_one
+from headway.loadgen.loop import run as run_loop
+from headway.measure import Outcome, RunRecord
+from headway.models import build_model, zoo
+from headway.scheduler import Completion
+from headway.scheduler import Outcome as Ended
+from headway.server import ServedModel
+from headway.server.batch import Ticket
+from headway.server.executor import Executor
+from headway.simulate import Machine, ratios_of
+from headway.workload import Schedule, draw_queries, production_sizes
+
+SIZES = (1, 16, 64, 128, 256, 512, 1000)
+POOL = 400
+WARM = 24
+_STATUS = {Ended.DONE: Outcome.OK, Ended.EXPIRED: Outcome.LATE, Ended.FAILED: Outcome.FAILED}
+
+
+class ExecutorTarget:
+    """Hands queries to an executor; what it refuses is recorded as refused."""
+
+    def __init__(self, executor: Executor, clock: MonotonicClock) -> None:
+        self._executor = executor
+        self._clock = clock
+
+    def prepare(self, query: Query) -> Query:
+        """Return the query as it is."""
+        return query
+
+    def submit(self, prepared: Query) -> Awaitable[Outcome]:
+        """Submit and give how it ended."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def ended(_: Ticket, completion: Completion) -> None:
+            if not future.done():
+                future.set_result(_STATUS.get(completion.outcome, Outcome.UNANSWERED))
+
+        try:
+            self._executor.submit(prepared, self._clock.now(), ended)
+        except (OverloadedError, DeadlineError):
+            future.set_result(Outcome.REFUSED)
+        return future
+
+
+class Host:
+    """A model of the zoo, compiled, with a pool of queries of production sizes."""
+
+    def __init__(self, name: str, folder: Path, rows: int, precision: str) -> None:
+        made = zoo(name, max_rows=rows)
+        model = build_model(made.settings, made.schema).eval()
+        headway.compile(model, made.schema, folder / name, precision=precision)
+        self._loaded = load_model(folder / name, threads=1)
+        self._schema = made.schema
+        self._clock = MonotonicClock()
+        rng = np.random.default_rng(3)
+        self.sizes = production_sizes(POOL, rng)
+        self._pool = draw_queries(made.schema, self.sizes, rng)
+        self._grid = {size: draw_queries(made.schema, np.full(8, size), rng) for size in SIZES}
+
+    def open_loop(self, plan: Plan, schedule: Schedule, chosen: NDArray[np.int64]) -> RunRecord:
+        """Fire a schedule whose sizes are those of the chosen queries of the pool."""
+        prepared = [self._pool[i] for i in chosen.tolist()]
+
+        async def drive(target: ExecutorTarget) -> RunRecord:
+            return await fire(schedule, prepared, target, self._clock, grace_s=3.0)
+
+        return self._serve(plan, drive)
+
+    def calibrate(self, rounds: int, workers: int = 2) -> Machine:
+        """Return this machine as seen through the executor: one query at a time, then several."""
+        plan = Plan(workers=workers, split_size=4096)
+        alone: dict[int, NDArray[np.float64]] = {}
+        together: dict[int, NDArray[np.float64]] = {}
+
+        async def drive(target: ExecutorTarget) -> None:
+            for size, queries in self._grid.items():
+                turns = [queries[i % len(queries)] for i in range(rounds)]
+                record = await fire_one_by_one(turns, size, target, self._clock)
+                alone[size] = record.latency_ns
+                if workers > 1:
+                    records = await asyncio.gather(
+                        *(fire_one_by_one(turns, size, target, self._clock) for _ in range(workers))
+                    )
+                    together[size] = np.concatenate([r.latency_ns for r in records])
+
+        self._serve(plan, drive)
+        medians = np.maximum.accumulate([np.median(alone[s]) for s in SIZES]).astype(int)
+        slower = [np.median(together[s]) / np.median(alone[s]) for s in SIZES[2:] if together]
+        scatter: Sequence[NDArray[np.int64]] = [
+            np.clip(t, np.percentile(t, 1), np.percentile(t, 99)).astype(np.int64)
+            for t in (together or alone).values()
+        ]
+        return Machine(
+            cores=workers,
+            service=tuple(zip(SIZES, medians.tolist(), strict=True)),
+            interference=max(1.0, float(np.median(slower))) if slower else 1.0,
+            ratios=ratios_of(scatter[2:], np.random.default_rng(0)),
+        )
+
+    def _serve(self, plan: Plan, drive):  # type: ignore[no-untyped-def]
+        async def whole():  # type: ignore[no-untyped-def]
+            model = ServedModel("model", self._schema, plan, self._loaded.runner)
+            executor = Executor(model, self._clock)
+            target = ExecutorTarget(executor, self._clock)
+            try:
+                await fire_one_by_one(self._pool[:WARM], 1, target, self._clock)
+                return await drive(target)
+            finally:
+                executor.close()
+
+        gc.collect()
+        gc.disable()
+        try:
+            return run_loop(whole())
+        finally:
+            gc.enable()

@@ -36,7 +36,8 @@ def test_a_machine_bears_less_than_it_can_do_and_more_with_a_looser_sla() -> Non
 def test_machines_lie_between_the_bound_and_each_on_its_own() -> None:
     told: list[str] = []
     found = machines_for(20_000, kind(), FEW, told.append)
-    assert found.bound <= found.machines <= found.alone
+    assert found.bound < found.machines <= 1.1 * found.alone
+    assert found.utilisation < 0.99
     assert found.confirmed
     assert found.tail_ms <= 25
     assert found.cost_per_hour == 2.0 * found.machines
@@ -84,3 +85,11 @@ def test_published_devices_are_as_fast_as_published() -> None:
     for device, model, core in (("t4", "din", ()), ("a100", "wnd", ()), ("gtx-1080-ti", "wnd", ())):
         with pytest.raises(UsageError, match=device):
             published_knots(device, model, core)
+
+
+def test_a_handful_of_machines_tracks_the_tail_of_a_fleet() -> None:
+    def tail(machines: int) -> float:
+        run = fly(600 * machines, 12 / machines, kinds=(kind(count=machines),), balancer="random")
+        return run.latency.percentiles((95.0,))[0].value_ms
+
+    assert tail(4) == pytest.approx(tail(24), rel=0.1)

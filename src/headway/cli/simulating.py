@@ -21,8 +21,9 @@ EPILOG = (
     "headway simulate examples/fleet.yaml --seeds 3 --json | "
     "headway simulate examples/fleet.yaml --machines-for 10e6"
 )
-_HEAD = ("seed", "queries", "p50", "p95", "p99", "violations", "SLA", "missed for", "refused",
-         "failed", "late", "busy", "machine-hours", "most machines")  # fmt: skip
+_FIGURES = ("queries", "p50", "p95", "p99", "violations", "SLA", "missed for", "refused", "failed",
+            "late", "busy", "machine-hours", "most machines")  # fmt: skip
+_MOST_COLUMNS = 5
 Row = list[str]
 
 
@@ -186,12 +187,13 @@ def _size(simulation: Simulation, rate_qps: float, terminal: Terminal) -> int:
     with terminal.step(f"machines for {number(rate_qps)} queries/s") as step:
         found.extend(machines_for(rate_qps, kind, settings, step.note) for kind in spec.kinds)
     met = any(sizing.confirmed for sizing in found)
-    head = ("kind", "at least", "each alone", "machines", "one bears, queries/s",
-            f"p{spec.sla.percentile:g}", "p99", "busy", "cost per hour", "kW", "")  # fmt: skip
+    figures = ("no fewer than", "each alone", "machines", "one alone bears, queries/s",
+               f"p{spec.sla.percentile:g}", "p99", "busy", "cost per hour", "kW",
+               "confirmed by a run of its own")  # fmt: skip
     terminal.table(
         f"machines of one kind for {number(rate_qps)} queries/s within {spec.sla}, simulated",
-        head,
-        [_sizing_row(sizing) for sizing in found],
+        ["", *(sizing.kind for sizing in found)],
+        [list(row) for row in zip(figures, *map(_sizing_column, found), strict=True)],
     )
     terminal.result(
         f"found with {settings.sample} machines behind the balancer {spec.balancer}, Poisson arrivals "
@@ -201,9 +203,8 @@ def _size(simulation: Simulation, rate_qps: float, terminal: Terminal) -> int:
     return 0 if met else 3
 
 
-def _sizing_row(s: Sizing) -> Row:
+def _sizing_column(s: Sizing) -> Row:
     return [
-        s.kind,
         f"{s.bound:,}",
         f"{s.alone:,}" if s.alone else "none",
         f"{s.machines:,}" if s.confirmed else "none",
@@ -213,33 +214,37 @@ def _sizing_row(s: Sizing) -> Row:
         f"{s.utilisation:.0%}",
         number(s.cost_per_hour) if s.cost_per_hour else "-",
         number(s.watts / 1000) if s.watts else "-",
-        "confirmed by a run of its own" if s.confirmed else "the SLA was not held",
+        "yes" if s.confirmed else "no: SLA missed",
     ]
 
 
 def _show(
     totals: FleetTotals, runs: list[FleetRun], seeds: list[int], sla: Sla, terminal: Terminal
 ) -> None:
-    terminal.table(f"simulated, {sla}", _HEAD, _rows(totals, runs, seeds, sla))
+    terminal.table(f"simulated, {sla}", *_runs_table(totals, runs, seeds, sla))
     for note in _notes(totals, sla):
         terminal.result(note)
 
 
-def _rows(totals: FleetTotals, runs: list[FleetRun], seeds: list[int], sla: Sla) -> list[Row]:
+def _runs_table(
+    totals: FleetTotals, runs: list[FleetRun], seeds: list[int], sla: Sla
+) -> tuple[Row, list[Row]]:
+    """Return head and rows: a column per run where they are few, and one of all runs."""
     from headway.simulate import percentiles_ms
 
-    each = [
-        _row(str(seed), run, percentiles_ms(run.latency, (50.0, 95.0, 99.0), sla)[:3])
-        for seed, run in zip(seeds, runs, strict=True)
-    ]
-    if len(runs) == 1:
-        return each
-    return [*each, _row("all", totals, [p.value_ms for p in totals.percentiles[:3]])]
+    columns = {}
+    if len(runs) <= _MOST_COLUMNS:
+        columns = {
+            f"seed {seed}": _column(run, percentiles_ms(run.latency, (50.0, 95.0, 99.0), sla)[:3])
+            for seed, run in zip(seeds, runs, strict=True)
+        }
+    if len(runs) > 1:
+        columns["all"] = _column(totals, [p.value_ms for p in totals.percentiles[:3]])
+    return ["", *columns], [list(row) for row in zip(_FIGURES, *columns.values(), strict=True)]
 
 
-def _row(name: str, of: FleetRun | FleetTotals, percentiles: list[float]) -> Row:
+def _column(of: FleetRun | FleetTotals, percentiles: list[float]) -> Row:
     return [
-        name,
         f"{of.queries:,}",
         *(milliseconds(value) for value in percentiles),
         f"{of.violations / of.queries:.2%}",
@@ -282,5 +287,5 @@ def _write_page(
     from headway.cli.pages.simulate import build_simulation
     from headway.simulate import merge_latency
 
-    told = (sla, _HEAD, _rows(totals, runs, seeds, sla), _notes(totals, sla))
+    told = (sla, *_runs_table(totals, runs, seeds, sla), _notes(totals, sla))
     path.write_text(build_simulation(title, totals, runs[0].windows, merge_latency(runs), told))

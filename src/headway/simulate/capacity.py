@@ -38,6 +38,8 @@ class SizingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         queries: of one run.
         most_lost: share of the queries that may be refused or late; an SLA of p95 alone would
             let a machine that is always full turn 5 % away.
+        headroom: share of a machine's capacity that is kept free in any case: close to
+            saturation queues grow for so long that no run tells their end.
         seed: of the first run; every run has its own.
     """
 
@@ -47,6 +49,7 @@ class SizingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sample: Positive = 8
     queries: Annotated[int, Meta(ge=1000)] = 12_000
     most_lost: Annotated[float, Meta(ge=0, lt=1)] = 0.001
+    headroom: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     seed: int = 0
 
 
@@ -85,7 +88,8 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
 def highest_qps(kind: MachineKind, workload: Workload, seed: int = 0) -> float:
     """Return the queries per second that a machine can do at most, whatever their latency."""
     sizes = workload.draw_sizes(_DRAWN, np.random.default_rng([seed, 7]))
-    return capacity(kind.machine) * 1e9 / float(sizes.mean())
+    slower = float(np.mean(kind.machine.ratios or (1.0,)))
+    return capacity(kind.machine) * 1e9 / slower / float(sizes.mean())
 
 
 def machine_lbt(
@@ -127,8 +131,8 @@ def machines_for(
 ) -> Sizing:
     """Return how many machines of a kind a rate needs, found with a sample of them.
 
-    The load of one machine is searched between half of its latency-bounded throughput alone and
-    its capacity, by bisection on a sample behind the balancer, and confirmed with another seed,
+    The load of one machine is searched from half of its latency-bounded throughput alone up to
+    its capacity less the headroom, by bisection on a sample behind the balancer, and confirmed with another seed,
     stepping down by 2 % where that fails.
 
     Args:
@@ -143,7 +147,8 @@ def machines_for(
     top = highest_qps(kind, settings.workload, settings.seed)
     sample = _Sample(rate_qps, ceil(rate_qps / top), kind, settings, tell)
     # Where a single machine misses the SLA at any rate, so does any number of them.
-    low = sample.search(alone_qps / 2, top) if alone_qps else top
+    most = top * (1 - settings.headroom)
+    low = sample.search(min(alone_qps, most) / 2, most) if alone_qps else top
     confirmed = sample.holds(low)
     tries = _MOST_TRIES if alone_qps else 0
     while not confirmed and tries:

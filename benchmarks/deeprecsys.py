@@ -4,7 +4,8 @@ All figures are simulated: 40 cores with the service times of torch eager measur
 (`eager_profiles.py`), without and with the accelerator whose speed was published, Poisson
 arrivals, production sizes. Three plans: the static baseline (the largest query over all cores),
 DeepRecSched (split size from 1 upward, then the offload threshold from 1 upward, each until the
-first drop), and Headway's adaptive policy. What the policy refuses counts as a violation.
+first drop), and Headway's adaptive policy. What the policy refuses counts as a violation. Beside
+them what the order of the released code comes to, and the policy without refusals.
 
 Examples:
     python benchmarks/deeprecsys.py --quick
@@ -34,61 +35,23 @@ from simulated import (
     adaptive,
     bound_qps,
     fixed,
-    fixed_capacity,
-    gpu_capacity,
     machines,
     run,
     sla_of,
     with_gpu,
 )
 
-from headway.core import Plan, Sla
+from headway.core import MonotonicClock, Plan, Sla
 from headway.measure import estimate_percentiles
 from headway.simulate import Machine
+from headway.tune import Trials, compat_climb, hill_climb
 
 PUBLISHED = {"low": (1.7, 4.0), "medium": (2.1, 5.1), "high": (2.7, 5.8)}
 LOADS = (0.3, 0.5, 0.7)
 TAIL_TARGETS = {0.3: 0.6, 0.5: 0.5, 0.7: 0.7}
 CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
-STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-THRESHOLDS = (*STEPS[:10], 640, 768, 832, 896, 960, 1024)
 MOST_WORK = 20_000
 Row = dict[str, Any]
-
-
-class Climb:
-    """DeepRecSched: tries one setting after the other and stops at the first drop."""
-
-    def __init__(self, machine: Machine, prober: Prober) -> None:
-        self._machine = machine
-        self._prober = prober
-        self.tried: list[tuple[int, int, float]] = []
-
-    def split(self) -> tuple[int, float]:
-        """Return the best split size from 1 upward, and its throughput."""
-        best, best_qps = 1, -1.0
-        for size in STEPS:
-            qps = self._lbt(size, 0, 0.8 * fixed_capacity(self._machine, size))
-            if qps < best_qps:
-                break
-            best, best_qps = size, qps
-        return best, best_qps
-
-    def threshold(self, split: int, split_qps: float) -> tuple[int, float]:
-        """Return the best offload threshold from 1 upward, or 0 if none beats the cores alone."""
-        best, best_qps = 0, -1.0
-        start = gpu_capacity(self._machine)
-        for threshold in THRESHOLDS:
-            qps = self._lbt(split, threshold, start)
-            if qps < best_qps:
-                break
-            best, best_qps, start = threshold, qps, max(qps, start / 4)
-        return (best, best_qps) if best_qps > split_qps else (0, split_qps)
-
-    def _lbt(self, split: int, offload: int, start: float) -> float:
-        qps = self._prober.lbt(self._machine, fixed(self._machine, split, offload), start)
-        self.tried.append((split, offload, qps))
-        return qps
 
 
 def measure(model: str, level: str, args: argparse.Namespace) -> Row:
@@ -115,22 +78,25 @@ def measure(model: str, level: str, args: argparse.Namespace) -> Row:
 def throughputs(machine: Machine, sla: Sla, args: argparse.Namespace) -> Row:
     """Return the throughput of each plan on one machine, and the bound."""
     rough = Prober(sla, args.queries // 5, 8, 0.05, most_work=MOST_WORK)
-    fine = Prober(sla, args.queries, 20, 0.015)
+    fine = Prober(sla, args.queries // 2, 12, 0.02)
     bound = bound_qps(machine)
     static = ceil(LARGEST / machine.cores)
-    climb = Climb(machine, rough)
-    split, split_qps = climb.split()
-    offload = 0
-    if machine.accelerators:
-        offload, split_qps = climb.threshold(split, split_qps)
+    trials = Trials(partial(rough.score, machine), MonotonicClock())
+    start = fixed(machine, LARGEST, LARGEST if machine.accelerators else 0)
+    climbed = hill_climb(trials, start).best
+    released = compat_climb(trials, start).best
+    assert climbed is not None
+    assert released is not None
+    tuned = climbed.plan
     found = {
         "bound": bound,
-        "static": fine.lbt(machine, fixed(machine, static), 0.8 * fixed_capacity(machine, static)),
-        "deeprecsched": fine.lbt(machine, fixed(machine, split, offload), max(split_qps, 1.0)),
+        "static": fine.score(machine, fixed(machine, static)).lbt_qps,
+        "deeprecsched": fine.lbt(machine, tuned, max(climbed.score.lbt_qps, 1.0)),
+        "released": released.score.lbt_qps,
         "headway": fine.lbt(machine, adaptive(machine, sla), 0.9 * bound),
-        "split": split,
-        "offload": offload,
-        "tried": climb.tried,
+        "split": tuned.split_size,
+        "offload": tuned.offload_candidates,
+        "released split": released.plan.split_size,
     }
     if not machine.accelerators:
         patient = adaptive(machine, sla, refuse=False)
@@ -185,13 +151,25 @@ def show(rows: list[Row], args: argparse.Namespace) -> None:
     for kind, title in (("cpu", "cores alone"), ("gpu", "cores and one GTX 1080 Ti")):
         print(f"\nSIMULATED, {args.cores} {title}: queries/s that hold p95")
         head = ("model", "level", "p95 ms", "static", "DeepRecSched", "split", "offload")
-        print(" | ".join((*head, "Headway", "none refused", "bound", "DRS/static", "HW/static")))
+        print(
+            " | ".join(
+                (
+                    *head,
+                    "released code",
+                    "Headway",
+                    "none refused",
+                    "bound",
+                    "DRS/static",
+                    "HW/static",
+                )
+            )
+        )
         for row in rows:
             f = row[kind]
             cells = (
                 row["model"], row["level"], f"{row['sla_ms']:g}", f"{f['static']:.0f}",
                 f"{f['deeprecsched']:.0f}", str(f["split"]), str(f["offload"] or "-"),
-                f"{f['headway']:.0f}", f"{f['patient']:.0f}" if "patient" in f else "-",
+                f"{f['released']:.0f}" if "released" in f else "-", f"{f['headway']:.0f}", f"{f['patient']:.0f}" if "patient" in f else "-",
                 f"{f['bound']:.0f}", ratio(f["deeprecsched"], f["static"]),
                 ratio(f["headway"], f["static"]),
             )  # fmt: skip

@@ -18,22 +18,23 @@ import argparse
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from host import Host
-from simulated import Prober, adaptive, fixed, fixed_capacity
+from simulated import Prober, adaptive, fixed
 
-from headway.core import Ns, Plan, Sla, from_seconds, static_baseline
+from headway.core import MonotonicClock, Ns, Plan, Sla, from_seconds, static_baseline
 from headway.engine import machine_facts, usable_cores
 from headway.measure import LbtSettings, RunRecord, estimate_percentiles, find_lbt
 from headway.simulate import Machine, capacity, simulate
+from headway.tune import Trials, hill_climb
 from headway.workload import Schedule, draw_schedule
 
 MODELS = ("rmc1", "rmc3", "din", "wnd")
-SPLITS = (32, 64, 128, 256, 512, 1024)
 LOADS = (0.3, 0.45, 0.6, 0.75, 0.9)
 TARGETS = {"tight": 2.5, "medium": 6.0}
 PERCENTILES = (50.0, 95.0, 99.0)
@@ -93,21 +94,19 @@ def served(plan: Plan) -> Plan:
 def plans_for(machine: Machine, sla: Sla, queries: int) -> tuple[dict[str, Plan], dict[str, float]]:
     """Return the three plans and their simulated throughput on the machine as calibrated."""
     prober = Prober(sla, queries, 8, 0.03)
-    found: dict[int, float] = {}
-    for split in SPLITS:
-        plan = fixed(machine, split)
-        found[split] = prober.lbt(machine, plan, 0.8 * fixed_capacity(machine, split))
-    best = max(found, key=lambda s: found[s])
-    static = static_baseline(machine.cores, LARGEST).split_size
+    trials = Trials(partial(prober.score, machine), MonotonicClock())
+    static = fixed(machine, static_baseline(machine.cores, LARGEST).split_size)
+    found = hill_climb(trials, static, tolerance=0.02).best
+    assert found is not None
     plans = {
-        "static": served(fixed(machine, static)),
-        "deeprecsched": served(fixed(machine, best)),
+        "static": served(static),
+        "deeprecsched": served(found.plan),
         "headway": served(adaptive(machine, sla)),
     }
     bound = capacity(machine) * 1e9 / 238.8
     simulated = {
-        "static": prober.lbt(machine, plans["static"], 0.7 * fixed_capacity(machine, static)),
-        "deeprecsched": found[best],
+        "static": prober.score(machine, plans["static"]).lbt_qps,
+        "deeprecsched": found.score.lbt_qps,
         "headway": prober.lbt(machine, plans["headway"], 0.8 * bound),
     }
     return plans, simulated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ import numpy as np
 from headway.core import Ns, Plan, Sla, from_ms
 from headway.measure import LbtSettings, RunRecord, find_lbt
 from headway.simulate import GTX_1080_TI, Machine, accelerated, capacity, simulate
+from headway.tune import Score
 from headway.workload import draw_schedule, production_sizes
 
 HERE = Path(__file__).resolve().parent
@@ -124,6 +126,12 @@ class Prober:
         chunks = max(1.0, MEAN_SIZE / plan.split_size)
         return int(max(FEWEST, min(wanted, self._most_work / chunks)))
 
+    def score(self, machine: Machine, plan: Plan) -> Score:
+        """Return what a fixed plan is worth, for the searches of ``headway.tune``."""
+        began = time.process_time()
+        qps = self.lbt(machine, plan, 0.8 * plan_capacity(machine, plan))
+        return Score(lbt_qps=qps, cost_s=time.process_time() - began)
+
     def lbt(self, machine: Machine, plan: Plan, start: float) -> float:
         """Return the highest rate that holds the SLA, or 0."""
         settings = LbtSettings(
@@ -139,21 +147,19 @@ class Prober:
         ).lbt_qps
 
 
-def fixed_capacity(machine: Machine, split: int) -> float:
-    """Return the rate at which the cores of a fixed plan would never be idle."""
+def plan_capacity(machine: Machine, plan: Plan) -> float:
+    """Return the rate at which the cores or the accelerators of a fixed plan are never idle."""
     sizes = production_sizes(4000, np.random.default_rng(0))
-    chunks = -(-sizes // split)
+    away = (sizes >= plan.offload_candidates) & bool(plan.offload_candidates)
+    chunks = -(-sizes // plan.split_size)
     knots = np.array(machine.service, np.float64)
-    work = chunks * np.interp(-(-sizes // chunks), knots[:, 0], knots[:, 1])
-    return float(machine.cores / machine.interference / work.mean() * 1e9)
-
-
-def gpu_capacity(machine: Machine) -> float:
-    """Return the rate at which accelerators that get every query whole would never be idle."""
-    sizes = production_sizes(4000, np.random.default_rng(0))
-    knots = np.array(machine.accelerator_service, np.float64)
-    work = np.interp(sizes, knots[:, 0], knots[:, 1])
-    return float(machine.accelerators / work.mean() * 1e9)
+    work = chunks * np.interp(-(-sizes // chunks), knots[:, 0], knots[:, 1]) * ~away
+    needs = [float(work.mean()) * machine.interference / machine.cores]
+    if plan.offload_candidates:
+        knots = np.array(machine.accelerator_service, np.float64)
+        whole = np.interp(sizes, knots[:, 0], knots[:, 1]) * away
+        needs.append(float(whole.mean()) / machine.accelerators)
+    return 1e9 / max(needs)
 
 
 def sla_of(model: str, level: str) -> Sla:

@@ -1,4 +1,4 @@
-"""The example of the tour does what it says."""
+"""The examples of the tour and of the page on scheduling do what they say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-TOUR = Path(__file__).parents[2] / "docs" / "tour.md"
+DOCS = Path(__file__).parents[2] / "docs"
+TOUR = DOCS / "tour.md"
+SCHEDULING = DOCS / "scheduling.md"
 
 
 def test_the_tours_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,3 +22,11 @@ def test_the_tours_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert names["report"].equality < 5e-5
     assert names["scores"].shape == (3,)
     np.testing.assert_allclose(np.concatenate(names["many"]), names["scores"], atol=1e-6)
+
+
+def test_the_scheduling_pages_example_runs() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", SCHEDULING.read_text(), re.DOTALL)
+    names: dict[str, Any] = {"__name__": "scheduling"}
+    exec(compile(code, "scheduling.md", "exec"), names)
+    assert len(names["record"]) > 3000
+    assert np.percentile(names["record"].latency_ns, 95) < 10e6

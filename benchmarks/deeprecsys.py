@@ -44,7 +44,7 @@ from simulated import (
 from headway.core import MonotonicClock, Plan, Sla
 from headway.measure import estimate_percentiles
 from headway.simulate import Machine
-from headway.tune import Trials, compat_climb, hill_climb
+from headway.tune import Score, Trials, compat_climb, hill_climb
 
 PUBLISHED = {"low": (1.7, 4.0), "medium": (2.1, 5.1), "high": (2.7, 5.8)}
 LOADS = (0.3, 0.5, 0.7)
@@ -60,8 +60,9 @@ def measure(model: str, level: str, args: argparse.Namespace) -> Row:
     sla = sla_of(model, level)
     machine = machines(args.profiles, args.cores, args.interference)[model]
     row: Row = {"model": model, "level": level, "sla_ms": sla.limit_ns / 1e6}
+    known: dict[tuple[int, int], Score] = {}
     for kind, one in (("cpu", machine), ("gpu", with_gpu(machine, model))):
-        row[kind] = throughputs(one, sla, args)
+        row[kind] = throughputs(one, sla, known, args)
     if level == "medium":
         plans = {
             "static": fixed(machine, ceil(LARGEST / machine.cores)),
@@ -75,13 +76,25 @@ def measure(model: str, level: str, args: argparse.Namespace) -> Row:
     return row
 
 
-def throughputs(machine: Machine, sla: Sla, args: argparse.Namespace) -> Row:
-    """Return the throughput of each plan on one machine, and the bound."""
+def throughputs(
+    machine: Machine, sla: Sla, known: dict[tuple[int, int], Score], args: argparse.Namespace
+) -> Row:
+    """Return the throughput of each plan on one machine, and the bound.
+
+    Plans that offload nothing are worth the same with an accelerator, so ``known`` keeps them.
+    """
     rough = Prober(sla, args.queries // 5, 8, 0.05, most_work=MOST_WORK)
     fine = Prober(sla, args.queries // 2, 12, 0.02)
     bound = bound_qps(machine)
     static = ceil(LARGEST / machine.cores)
-    trials = Trials(partial(rough.score, machine), MonotonicClock())
+
+    def evaluate(plan: Plan) -> Score:
+        key = (plan.split_size, plan.offload_candidates)
+        if key not in known:
+            known[key] = rough.score(machine, plan)
+        return known[key]
+
+    trials = Trials(evaluate, MonotonicClock())
     start = fixed(machine, LARGEST, LARGEST if machine.accelerators else 0)
     climbed = hill_climb(trials, start).best
     released = compat_climb(trials, start).best

@@ -49,6 +49,14 @@ def test_predictions_learn_which_machines_are_stragglers() -> None:
     assert predicted < queues < chance
 
 
+def test_the_share_of_stragglers_is_rounded_not_cut_off() -> None:
+    six: dict[str, Any] = {"kinds": (kind(count=6, cores=1),), "balancer": "round-robin"}
+    fine, one = (fly(300, 1, stragglers=Stragglers(share=s), **six) for s in (0.05, 0.1))
+    healthy = fly(300, 1, **six)
+    assert fine.latency == healthy.latency
+    assert one.utilisation > 1.1 * healthy.utilisation
+
+
 @pytest.mark.parametrize("balancer", BALANCERS)
 def test_every_query_ends_once_and_equal_seeds_are_equal(balancer: str) -> None:
     faults: dict[str, Any] = {

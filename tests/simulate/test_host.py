@@ -114,6 +114,15 @@ def test_every_query_ends_once_and_no_worker_idles_while_one_waits(
     assert noted.load().waiting_candidates == 0
 
 
+def test_cores_that_the_plan_leaves_alone_hold_nobody_up() -> None:
+    events: list[Event] = []
+    machine = Machine(cores=3, service=SERVICE, interference=1.5)
+    host = Host(machine, Plan(workers=2), events, count(), np.random.default_rng(0))
+    host.arrive(0, 64, 10**12, 0)
+    host.arrive(1, 64, 10**12, 0)
+    assert sorted(when for when, *_ in events) == [700_000, 875_000]
+
+
 def test_a_slow_machine_takes_as_much_longer() -> None:
     def taken(slowdown: float) -> int:
         events: list[Event] = []

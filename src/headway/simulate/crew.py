@@ -38,6 +38,8 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Failures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How machines go away, and what becomes of their queries.
 
+    All is noticed at once: no time passes until a balancer leaves out a machine that is away.
+
     Attributes:
         mean_s: exponential mean time until a machine goes away by itself; 0: never.
         outages: at known moments.
@@ -55,7 +57,8 @@ class Stragglers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Machines that take longer than they should.
 
     Attributes:
-        share: of the machines, or of each one's time.
+        share: of the machines, rounded, spread evenly over the order in which they start; or of
+            each one's time.
         factor: on their service times.
         of: ``machines``, the same ones all the time; or ``time``, all of them now and then.
         spell_s: exponential mean time that a machine is slow at a stretch, where ``of`` is
@@ -298,7 +301,7 @@ class Crew:
         if slow.of == "time":
             is_slow = self._chance.random() < slow.share
             self._spell(member, slow, now, is_slow=is_slow)
-        elif int(self._born * slow.share) > int((self._born - 1) * slow.share):
+        elif _share_of(self._born, slow.share) > _share_of(self._born - 1, slow.share):
             member.slowdown = slow.factor
 
     def _spell(self, member: Member, slow: Stragglers, now: int, *, is_slow: bool) -> None:
@@ -339,3 +342,8 @@ class Crew:
         window.failed += 1
         window.violations += 1
         window.latency.add_unanswered()
+
+
+def _share_of(machines: int, share: float) -> int:
+    """Return how many of the first machines are slow, so that one in ten of six is one."""
+    return int(machines * share + 0.5)

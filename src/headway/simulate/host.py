@@ -68,14 +68,13 @@ class Host:
         self.slowdown = 1.0
         self._events = events
         self._serial = serial
-        self._cores = machine.cores
-        cores = min(plan.workers, machine.cores)
+        self._cores = cores = min(plan.workers, machine.cores)
         accelerators = min(plan.accelerators, machine.accelerators)
         self._idle = [list(range(cores - 1, -1, -1)), [-1 - i for i in range(accelerators)]]
         self._times = [ServiceTimes(machine.service)]
         if accelerators:
             self._times.append(ServiceTimes(machine.accelerator_service))
-        self._factors = [machine.factors(max(1, busy)) for busy in range(machine.cores + 1)]
+        self._factors = [machine.factors(max(1, busy)) for busy in range(cores + 1)]
         self._ratios = rng.permutation(machine.ratios or (1.0,)).tolist()
         self._place = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from headway.cli.fleet_file import read_fleet
 from headway.cli.service_times import ServiceSettings, service_times
 from headway.core import ConfigError, DataError, HeadwayError, UsageError
 from headway.measure import LatencyProfile
-from headway.simulate import Forecast
+from headway.simulate import Forecast, SizingSettings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fleet.yaml"
 BOX = {"name": "box", "count": 2, "cores": 2, "service": {"microseconds": {1: 200, 1024: 8000}}}
@@ -65,7 +66,11 @@ def test_a_missed_sla_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "missed" in capsys.readouterr().out
 
 
-def test_machines_are_found_for_a_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_machines_are_found_for_a_load(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = partial(SizingSettings, queries=1000, sample=3)
+    monkeypatch.setattr("headway.simulate.SizingSettings", few)
     path = written(tmp_path, plan={"policy": "fixed"}, balancer="shortest-queue")
     assert run(path, "--machines-for", "1e6", "--json") == 0
     (kind,) = json.loads(capsys.readouterr().out)["kinds"]
@@ -110,7 +115,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"machines": [BOX, deepcopy(BOX)]}, "name of its own"),
     ({"machines": [{**BOX, "service": {}}]}, "machines 'box': service: give exactly one of"),
     ({"machines": [{**BOX, "service": {"published": "t4", "model": "din"}}]}, "no model 'din'"),
-    ({"machines": [{**BOX, "service": {"microseconds": {1: 9, 8: 5}}}]}, "must not fall"),
+    (
+        {"machines": [{**BOX, "service": {"microseconds": {1: 9, 8: 5}}}]},
+        "but 1 take 9 us and 8 take 5 us",
+    ),
     ({"machines": [{**BOX, "service": {"microseconds": {0: 5}}}]}, "start at 1"),
     ({"machines": [{**BOX, "accelerators": 1}]}, "accelerators and accelerator go together"),
     ({"machines": [{**BOX, "idle_watts": 9, "busy_watts": 5}]}, "below idle_watts"),
@@ -120,6 +128,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"failures": {"mean": 3}}, "did you mean 'mean_s'"),
     ({"stragglers": {"share": 1.5}}, "stragglers.share"),
     ({"window_s": 5}, "window_s 5 is longer"),
+    ({"rate": 1e6, "duration_s": 1e6}, "1e+12 queries; at most 1e+09"),
+    ({"window_s": 1e-8}, "window_s 1e-08 is too short"),
+    ({"failures": {"mean_s": 1e-9}}, "failures.mean_s 1e-09 is too short"),
+    ({"stragglers": {"of": "time", "spell_s": 1e-9}}, "stragglers.spell_s 1e-09 is too short"),
+    ({"autoscale": {"policy": {"type": "fixed"}, "look_s": 1e-9}}, "autoscale.look_s 1e-09"),
+    ({"failures": {"outages": [{"at_s": 9}]}}, "at_s 9 is after the end, duration_s 2"),
+    ({"machines": [{**BOX, "service": {"published": "t4"}}]}, "give a model; of t4 there are"),
+    ({"machines": [{**BOX, "interference": float("inf")}]}, "machines[0].interference is inf"),
+    ({"machines": [{**BOX, "price_per_hour": float("nan")}]}, "price_per_hour"),
+    ({"failures": {"back_s": float("inf")}}, "failures.back_s"),
+    ({"plan": {"timeout_ms": float("inf")}}, "plan.timeout_ms"),
 ]
 
 
@@ -140,6 +159,7 @@ def test_options_that_do_not_go_together_are_refused(
     path = written(tmp_path)
     assert run(path, "--machines-for", 0) == 2
     assert run(path, "--machines-for", 5, "--seeds", 2) == 2
+    assert run(path, "--report", tmp_path) == 2
     assert run(tmp_path / "none.yaml") == 2
     assert "cannot read the config" in capsys.readouterr().err
 

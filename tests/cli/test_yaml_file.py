@@ -28,6 +28,10 @@ class Outer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     named: dict[str, Inner] = {}
 
 
+class Rated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    rate: float
+
+
 def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "config.yaml"
     path.write_text(text)
@@ -37,6 +41,17 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_a_schema_is_read(tmp_path: Path) -> None:
     schema = read_yaml(write(tmp_path, SCHEMA), Schema)
     assert [f.name for f in schema.features] == ["age", "item"]
+
+
+@pytest.mark.parametrize("text", ["1e6", "1E6", "+1e+6", "1.0e+6", "1.e6", "1000000", "1e6 # six"])
+def test_a_number_with_an_exponent_is_a_number(tmp_path: Path, text: str) -> None:
+    assert read_yaml(write(tmp_path, f"rate: {text}"), Rated).rate == 1e6
+
+
+def test_a_quoted_number_or_a_name_like_one_is_text(tmp_path: Path) -> None:
+    for text in ('"1e6"', "1e6x", "e6"):
+        with pytest.raises(ConfigError, match="got `str`"):
+            read_yaml(write(tmp_path, f"rate: {text}"), Rated)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -26,6 +27,9 @@ from headway.simulate import (
 from headway.workload import Counts, Trace, Workload
 
 _LARGEST = 1000
+_MOST_QUERIES = 1e9
+_MOST_EVENTS = 1e6
+_LARGEST_NUMBER = 1e12
 Positive = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(ge=0)]
 
@@ -138,6 +142,7 @@ def read_fleet(path: Path) -> Simulation:
     """
     file = read_yaml(path, FleetFile)
     try:
+        _check_numbers(msgspec.to_builtins(file), "")
         return _simulation(file, path.parent)
     except UsageError as error:
         raise ConfigError(f"{path}: {error}") from error
@@ -156,8 +161,55 @@ def _simulation(file: FleetFile, folder: Path) -> Simulation:
     )
     if file.window_s > file.duration_s:
         raise UsageError(f"window_s {file.window_s:g} is longer than duration_s")
+    _check_effort(file)
     window_s = file.window_s or series_length_s(file.duration_s, file.rate, sla)
     return Simulation(spec, workload, file.rate, file.duration_s, window_s, file.seed)
+
+
+def _check_numbers(part: object, place: str) -> None:
+    """Refuse infinity and what would become it."""
+    if isinstance(part, dict):
+        for key, inner in part.items():
+            _check_numbers(inner, f"{place}.{key}")
+    elif isinstance(part, list | tuple):
+        for index, inner in enumerate(part):
+            _check_numbers(inner, f"{place}[{index}]")
+    elif isinstance(part, float) and part > _LARGEST_NUMBER:
+        raise UsageError(f"{place[1:]} is {part:g}; give at most {_LARGEST_NUMBER:g}")
+
+
+def _check_effort(file: FleetFile) -> None:
+    """Refuse a small file that would mean hours of computing, or what would never happen."""
+    queries = file.rate * file.duration_s
+    if queries > _MOST_QUERIES:
+        raise UsageError(
+            f"rate and duration_s come to {queries:.3g} queries; at most {_MOST_QUERIES:.0e} are "
+            "simulated, lower one of them (a handful of machines tells a fleet's tail)"
+        )
+    for name, span_s, times in _spans(file):
+        if span_s and times * file.duration_s / span_s > _MOST_EVENTS:
+            least = times * file.duration_s / _MOST_EVENTS
+            raise UsageError(
+                f"{name} {span_s:g} is too short for this run; give {least:.2g} or more"
+            )
+    for outage in file.failures.outages if file.failures is not None else ():
+        if outage.at_s > file.duration_s:
+            raise UsageError(
+                f"failures.outages: at_s {outage.at_s:g} is after the end, duration_s "
+                f"{file.duration_s:g}"
+            )
+
+
+def _spans(file: FleetFile) -> Iterator[tuple[str, float, int]]:
+    """Yield what happens again and again: key, seconds in between, to how many machines."""
+    yield "window_s", file.window_s, 1
+    machines = sum(machine.count for machine in file.machines)
+    if file.failures is not None:
+        yield "failures.mean_s", file.failures.mean_s, machines
+    if file.stragglers is not None and file.stragglers.of == "time":
+        yield "stragglers.spell_s", file.stragglers.spell_s, machines
+    if file.autoscale is not None:
+        yield "autoscale.look_s", file.autoscale.look_s, 1
 
 
 def _workload(given: str | Workload, folder: Path) -> Workload:
@@ -187,8 +239,12 @@ def _kind(given: MachineSettings, plan: PlanSettings, sla: Sla, folder: Path) ->
     if 0 < given.busy_watts < given.idle_watts:
         raise UsageError(f"{place}: busy_watts {given.busy_watts:g} are below idle_watts")
     for times in (core.knots, helper.knots):
-        if any(ns > following for (_, ns), (_, following) in pairwise(times)):
-            raise UsageError(f"{place}: service times must not fall with more candidates")
+        for (rows, ns), (more, following) in pairwise(times):
+            if ns > following:
+                raise UsageError(
+                    f"{place}: service times must not fall with more candidates, but {rows} take "
+                    f"{ns / 1000:g} us and {more} take {following / 1000:g} us"
+                )
     machine = Machine(
         cores=given.cores,
         service=core.knots,

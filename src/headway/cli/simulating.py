@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,6 +101,10 @@ def _fly(
     from headway.simulate import FleetJob, run_seeds, sum_up
 
     if page is not None:  # found out now rather than after the simulation
+        if page.is_dir():
+            raise UsageError(
+                f"--report {page} is a folder; name a file in it, like {page}/fleet.html"
+            )
         page.parent.mkdir(parents=True, exist_ok=True)
         page.touch()
     spec, numbers = simulation.spec, [simulation.seed + i for i in range(seeds)]
@@ -199,6 +204,9 @@ def _size(simulation: Simulation, rate_qps: float, terminal: Terminal) -> int:
         f"found with {settings.sample} machines behind the balancer {spec.balancer}, Poisson arrivals "
         "at this rate"
     )
+    left_out = [n for n in ("failures", "stragglers", "autoscale") if getattr(spec, n) is not None]
+    if left_out:
+        terminal.result(f"of the file not looked at here: {', '.join(left_out)}")
     terminal.object(SizingReport(sla=str(spec.sla), met=met, rate_qps=rate_qps, kinds=found))
     return 0 if met else 3
 
@@ -264,10 +272,14 @@ def _notes(totals: FleetTotals, sla: Sla) -> list[str]:
     low, high = milliseconds(tail.low_ms), milliseconds(tail.high_ms)
     first = f"p{sla.percentile:g} of all runs, simulated: {milliseconds(tail.value_ms)}"
     notes = [f"{first}, 95 % interval {low} to {high}"]
+    if not isfinite(tail.value_ms):
+        notes.append("none: a refused, failed or late query counts as one that takes for ever")
     if totals.retried:
         notes.append(f"lost with a machine and sent to another: {totals.retried:,} queries")
     if totals.cost:
-        notes.append(f"cost of a run, simulated: {number(totals.cost)}")
+        notes.append(
+            f"cost of a run, simulated: {number(totals.cost)} in the money of price_per_hour"
+        )
     if totals.queries_per_joule is not None:
         notes.append(
             f"energy of a run, simulated: {number(totals.joules / 3.6e6)} kWh, "

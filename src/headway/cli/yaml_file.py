@@ -39,6 +39,14 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+# 1e6 is a number in YAML 1.2 and in JSON; this reader's YAML 1.1 wants 1.0e+6.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
 def read_yaml(path: Path, kind: type[T]) -> T:
     """Return the file's content as an instance of the settings struct ``kind``.
 

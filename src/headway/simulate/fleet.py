@@ -38,7 +38,7 @@ class Autoscale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     policy: Policy
     kind: str = ""
     least: Annotated[int, Meta(ge=1)] = 1
-    most: Annotated[int, Meta(ge=1)] = 10_000
+    most: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
     look_s: Annotated[float, Meta(gt=0)] = 5.0
     startup_s: Annotated[float, Meta(ge=0)] = 30.0
     lbt_qps: Annotated[float, Meta(ge=0)] = 0.0

@@ -67,9 +67,8 @@ def published_knots(device: str, model: str, core: Knots = ()) -> Knots:
         known = ", ".join(["gtx-1080-ti", *PUBLISHED])
         raise UsageError(f"nothing is published here of a device {device!r}; there are {known}")
     if model not in models:
-        raise UsageError(
-            f"of {device} no model {model!r} is published; there are {', '.join(sorted(models))}"
-        )
+        lacking = f"of {device} no model {model!r} is published" if model else "give a model"
+        raise UsageError(f"{lacking}; of {device} there are {', '.join(sorted(models))}")
     if device == "gtx-1080-ti":
         return accelerated(core, GTX_1080_TI[model])
     return PUBLISHED[device][model]

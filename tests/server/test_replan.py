@@ -229,6 +229,7 @@ def managed() -> Iterator[Client]:
         ({"service": [[64, 1], [1]]}, 400, "at `$.service[1]`"),
         ({"service": [[64, 1], [1, 1]]}, 400, "plan.service must hold"),
         ({"service": [[10**9, 10**9]]}, 400, "at `$.service`"),
+        ({"service": [[1, 10**400]]}, 400, "at `$.service`"),
         ({"timeout_ns": 10**30}, 400, "at `$.timeout_ns`"),
         ({"workers": 100_000}, 400, "plan.workers is 100000; at most 256"),
         ({"threads": 2}, 400, "plan.threads is 2; it stays 1"),

@@ -76,6 +76,13 @@ def _check_limits(plan: Plan, settings: ServerSettings) -> None:
                 f"the plan does not fit: {largest} candidates are over the limit of "
                 f"{settings.max_candidates} - at `$.{name}`"
             )
+        # Also so that no sum of them is too large for a float.
+        slowest = max((ns for _, ns in knots), default=0)
+        if slowest > longest:
+            raise QueryError(
+                f"the plan does not fit: a time of {str(slowest)[:24]} ns is over {longest} - "
+                f"at `$.{name}`"
+            )
 
 
 def _largest(knots: Knots) -> int:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import gc
 
+from hypothesis import settings
+
+# On a slow or shared machine an example takes long though nothing is wrong with it.
+settings.register_profile("headway", deadline=None)
+settings.load_profile("headway")
+
 
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from going through torch again and again.

@@ -10,6 +10,7 @@ from headway.core import Ns, Sla, UsageError
 from headway.simulate import (
     FleetJob,
     FleetSpec,
+    Sizing,
     SizingSettings,
     highest_qps,
     machine_lbt,
@@ -21,7 +22,15 @@ from headway.simulate import (
 )
 from headway.workload import Workload
 
-FEW = SizingSettings(sla=SLA, queries=1500, sample=3)
+FEW = SizingSettings(sla=SLA, queries=1000, sample=3)
+RATE = 20_000.0
+
+
+@pytest.fixture(scope="module")
+def sized() -> tuple[Sizing, list[str]]:
+    """Machines for a rate, and what was told meanwhile."""
+    told: list[str] = []
+    return machines_for(RATE, kind(), FEW, told.append), told
 
 
 def test_a_machine_bears_less_than_it_can_do_and_more_with_a_looser_sla() -> None:
@@ -33,9 +42,10 @@ def test_a_machine_bears_less_than_it_can_do_and_more_with_a_looser_sla() -> Non
     assert 0 < tight < loose <= 1.1 * top
 
 
-def test_machines_lie_between_the_bound_and_each_on_its_own() -> None:
-    told: list[str] = []
-    found = machines_for(20_000, kind(), FEW, told.append)
+def test_machines_lie_between_the_bound_and_each_on_its_own(
+    sized: tuple[Sizing, list[str]],
+) -> None:
+    found, told = sized
     assert found.bound < found.machines <= 1.1 * found.alone
     assert found.utilisation < 0.99
     assert found.confirmed
@@ -44,12 +54,12 @@ def test_machines_lie_between_the_bound_and_each_on_its_own() -> None:
     assert 100 * found.machines < found.watts < 300 * found.machines
     assert any("machines" in text for text in told)
     fleet = replace(kind(), count=found.machines)
-    assert fly(20_000, 0.3, kinds=(fleet,)).met, "the whole fleet holds what the sample promised"
+    assert fly(RATE, 0.2, kinds=(fleet,)).met, "the whole fleet holds what the sample promised"
 
 
-def test_machines_grow_with_the_load() -> None:
-    few, many = (machines_for(rate, kind(), FEW).machines for rate in (3000, 300_000))
-    assert 60 < many / few < 140
+def test_machines_grow_with_the_load(sized: tuple[Sizing, list[str]]) -> None:
+    many = machines_for(100 * RATE, kind(), FEW).machines
+    assert 60 < many / sized[0].machines < 140
 
 
 def test_an_sla_below_the_service_time_is_not_confirmed() -> None:
@@ -89,7 +99,7 @@ def test_published_devices_are_as_fast_as_published() -> None:
 
 def test_a_handful_of_machines_tracks_the_tail_of_a_fleet() -> None:
     def tail(machines: int) -> float:
-        run = fly(600 * machines, 12 / machines, kinds=(kind(count=machines),), balancer="random")
+        run = fly(600 * machines, 10 / machines, kinds=(kind(count=machines),), balancer="random")
         return run.latency.percentiles((95.0,))[0].value_ms
 
-    assert tail(4) == pytest.approx(tail(24), rel=0.1)
+    assert tail(4) == pytest.approx(tail(12), rel=0.1)

@@ -15,6 +15,7 @@ from headway.simulate import (
     BALANCERS,
     Autoscale,
     Failures,
+    Fixed,
     FleetSpec,
     Oracle,
     Outage,
@@ -105,6 +106,17 @@ def test_with_all_machines_away_queries_are_refused_until_they_are_back() -> Non
     assert [w.missed for w in run.windows] == [False, False, True, False]
     assert run.violation_s == pytest.approx(0.5)
     assert not run.met
+
+
+def test_fewer_machines_gives_up_those_in_repair_before_the_last_that_works() -> None:
+    run = fly(
+        200,
+        2,
+        failures=Failures(outages=(Outage(at_s=0.5, machines=3),), back_s=9),
+        autoscale=Autoscale(policy=Fixed(machines=2), look_s=1.0),
+    )
+    assert run.refused == run.failed == 0
+    assert run.machine_hours * 3600 == pytest.approx(4 * 1 + 2 * 1)
 
 
 def test_cost_and_energy_follow_from_machine_time() -> None:

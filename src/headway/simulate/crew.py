@@ -210,9 +210,12 @@ class Crew:
         if not startup_ns:
             self.join(kind, now)
             return
+        self._await_machine(kind, now + startup_ns)
+
+    def _await_machine(self, kind: int, when: int) -> None:
         order = next(self._serial)
         self._starting[kind].append(order)
-        self.at(now + startup_ns, lambda when: self._started(kind, order, when))
+        self.at(when, lambda now: self._started(kind, order, now))
 
     def _started(self, kind: int, order: int, now: int) -> None:
         if order in self._starting[kind]:
@@ -222,8 +225,8 @@ class Crew:
     def resize(self, kind: int, wanted: int, now: int, startup_ns: int) -> None:
         """Order machines, or drain the newest, until so many are on or on their way.
 
-        A machine that drains is taken back before a new one is ordered, and an order is
-        cancelled before a machine is drained.
+        A machine that drains is taken back before a new one is ordered. An order is cancelled,
+        or a machine in repair given up, before one that works is drained.
         """
         missing = wanted - self.machines(kind)
         if missing > 0:
@@ -324,13 +327,10 @@ class Crew:
                 continue
             self._balancer.left(member)
             self._leave(member, now)
-            self._return(member.kind, now + from_seconds(failures.back_s))
+            self._await_machine(member.kind, now + from_seconds(failures.back_s))
         for member in lost:
             for query, ticket in member.open.items():
                 self._save(query, ticket, now, again=failures.retry)
-
-    def _return(self, kind: int, when: int) -> None:
-        self.at(when, lambda now: self.join(kind, now))
 
     def _save(self, query: int, ticket: Ticket, now: int, *, again: bool) -> None:
         """Send a lost query to another machine, if it may and can; else it has failed."""

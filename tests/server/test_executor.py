@@ -286,6 +286,31 @@ def test_a_dead_runner_is_replaced_and_the_server_says_so_meanwhile(
     assert (len(made), probe.closed) == (2, 1)
 
 
+def test_a_worker_without_a_runner_leaves_queries_to_those_that_have_one(
+    serve: Serve, pool: ThreadPoolExecutor
+) -> None:
+    allowed = threading.Event()
+    made: list[Mortal] = []
+
+    def new_runner() -> Runner:
+        if len(made) == 2 and not allowed.is_set():
+            raise HeadwayError("not yet")
+        made.append(Mortal(Probe()))
+        return made[-1]
+
+    client, _ = serve(ServedModel("linear", SCHEMA, Plan(workers=2), new_runner))
+    deadly = infer_body(age={"datatype": "FP32", "shape": [1, 1], "data": [-1]})
+    assert client.post(INFER, deadly).status == 500
+    assert [client.post(INFER, infer_body()).status for _ in range(20)] == [200] * 20
+    crowd = [pool.submit(client.post, INFER, infer_body()) for _ in range(60)]
+    assert [future.result().status for future in crowd] == [200] * 60
+    allowed.set()
+    while client.get("/v2/health/ready").status == 503:
+        pass
+    assert [client.post(INFER, infer_body()).status for _ in range(20)] == [200] * 20
+    assert len(made) == 3
+
+
 def test_a_query_that_finds_its_runner_dead_is_scored_by_the_next(serve: Serve) -> None:
     probe = Probe()
     made: list[Mortal] = []

@@ -266,16 +266,30 @@ class Executor:
                     done = None
                 self._report(self._scheduler.expire(now))
                 leaving = self._closing or worker.retired
-                work = None if leaving else self._scheduler.next_work(worker.number, now)
+                able = not leaving and self._is_able(worker)
+                work = self._scheduler.next_work(worker.number, now) if able else None
                 batch = None if work is None else self._batch(work)
                 if batch is None and not leaving:
-                    self._idle.append(worker)
+                    # The last is called first; who could only fail is called when no other can be.
+                    self._idle.insert(len(self._idle) if worker.alive else 0, worker)
             # Only now, so that the event loop does not wake up to find Python taken.
             self._wake_loop()
             if batch is not None or leaving:
                 return batch
-            while not worker.bell.acquire(timeout=-1 if worker.alive else RETRY_S):
-                worker.revive()
+            self._await_bell(worker)
+
+    def _is_able(self, worker: Worker) -> bool:
+        """Whether it should have work; failing takes no time, so it would get most of it."""
+        return worker.alive or not any(other.alive for other in self._staff)
+
+    def _await_bell(self, worker: Worker) -> None:
+        """Return when the worker is called, or has its runners again."""
+        while not worker.bell.acquire(timeout=-1 if worker.alive else RETRY_S):
+            worker.revive()
+            with self._lock:
+                if worker.alive and worker in self._idle:
+                    self._idle.remove(worker)
+                    return
 
     def _batch(self, work: Work) -> Batch:
         size = work.candidates

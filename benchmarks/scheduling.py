@@ -78,7 +78,7 @@ class Bench:
         """Return the measured throughput of a plan."""
         settings = LbtSettings(
             sla=sla, start_qps=start, growth=1.15, tolerance=0.03, lowest_qps=start / 20,
-            evaluations=14,
+            evaluations=10,
         )  # fmt: skip
         return find_lbt(lambda rate, seed: self.run(plan, rate, seed), settings).lbt_qps
 

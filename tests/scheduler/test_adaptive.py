@@ -214,3 +214,13 @@ def test_a_slower_machine_than_promised_is_believed() -> None:
     assert isinstance(crew.submit(200, at=start), Accepted)
     assert isinstance(crew.submit(200, at=start), Accepted)
     assert isinstance(crew.submit(200, at=start), Refused), "two before it take 12 ms, not 4"
+
+
+def test_without_a_queue_batches_are_made_only_where_they_save_work() -> None:
+    dear: Knots = ((1, 5 * MS), (1_001, 10 * MS))
+    straight: Knots = ((1, 10_000), (1_001, 10 * MS))
+    for curve, saves in ((dear, True), (straight, False)):
+        crew = calm(adaptive(service=curve, target_ns=Ns(100 * MS)))
+        policy = crew.scheduler.policy
+        assert isinstance(policy, AdaptivePolicy)
+        assert policy.budget(crew.scheduler.pools[0]) == (policy.split if saves else 0)

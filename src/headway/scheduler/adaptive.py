@@ -17,6 +17,7 @@ _SIZES = 512
 _FIRST_LOOK = 32
 _SHARE = 0.8
 _MOST = 4096
+_SAVES = 0.15
 
 
 class AdaptivePolicy:
@@ -26,8 +27,9 @@ class AdaptivePolicy:
       shortest predicted tail (``choose_split``) for the sizes seen of late, the service times
       and the workers. What waits counts as load that comes on top, so a burst is answered at
       once and not only when the smoothed rate has risen.
-    - **Batches** of several queries hold up to the split size, or to an even share of the queue
-      among the workers where that is more.
+    - **Batches** of several queries hold an even share of the queue among the workers; or up to
+      the split size, where two halves of that in one batch save work. Where they do not, a batch
+      only makes each wait for the other.
     - **Order** is by slack: due time less the predicted time of one chunk.
     - **Routing**: a query goes where it is predicted to be done first; an idle worker of the
       other kind takes it over if it would be done earlier there.
@@ -48,6 +50,7 @@ class AdaptivePolicy:
         self._splits: tuple[Split, ...] = ()
         self._most = [plan.split_size, plan.split_size]
         self._split = plan.split_size
+        self._batches = True
         self._arrived = 0
         self._rate = 0.0
         self._look = Ns(0)
@@ -109,12 +112,12 @@ class AdaptivePolicy:
         return self._due(query) - query.step_ns
 
     def budget(self, pool: Pool) -> int:
-        """Return the split size, or an even share of a long queue."""
+        """Return an even share of the queue, or the split size if batches of it save work."""
         most = self._most[pool.number]
         if pool.number:
             return most
         share = pool.waiting_candidates // pool.workers
-        return self._split if share <= self._split else min(most, share)
+        return min(most, max(share, self._split if self._batches else 0))
 
     def source(self, pool: Pool, pools: Sequence[Pool], now: Ns) -> Pool | None:
         """Return the other pool if its first query would be done earlier here.
@@ -199,6 +202,8 @@ class AdaptivePolicy:
             load = (self._rate * self._share(pools) + extra) * cores.times.scale
             chosen = choose_split(self._splits, load, cores.workers, self._split)
             self._split = self._splits[chosen].size
+            halves = 2 * cores.times.of(-(-self._split // 2))
+            self._batches = cores.times.of(self._split) <= (1 - _SAVES) * halves
 
     def _describe(self, pools: Sequence[Pool]) -> None:
         """See anew what each split size would mean."""

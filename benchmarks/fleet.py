@@ -88,7 +88,7 @@ class Fleet:
     def _lbt(self, prober: Prober, split: int) -> float:
         plan = fixed(self.machine, split)
         start = min(plan_capacity(self.machine, plan), bound_qps(self.machine))
-        return prober.lbt(self.machine, plan, 0.8 * start)
+        return float(prober.lbt(self.machine, plan, 0.8 * start))
 
     def day(self, plan: Plan, count: int, speeds: Sequence[float] = ()) -> Times:
         """Return the latencies in ns of each machine over the day, with its own arrivals.
@@ -98,7 +98,7 @@ class Fleet:
             count: machines.
             speeds: of each; empty: all 1.
         """
-        found = []
+        found: Times = []
         for number in range(count):
             rng = np.random.default_rng([self._seed, number])
             schedule = draw_schedule(
@@ -212,7 +212,8 @@ def show_means(rows: list[Row]) -> None:
     for name in ("DeepRecSched", "Headway", IDLE):
         less = [[row["ms"]["static"][i] / row["ms"][name][i] for i in (1, 2)] for row in rows]
         p95, p99 = np.exp(np.log(less).mean(axis=0))
-        print(f"geometric mean, {name}: p95 {p95:.2f}x, p99 {p99:.2f}x ({verdict(min(p95, p99))})")
+        told = f"; {verdict(min(p95, p99))}" if name != IDLE else ""
+        print(f"geometric mean, {name}: p95 {p95:.2f}x, p99 {p99:.2f}x{told}")
 
 
 def show_handfuls(found: dict[str, list[Row]], draws: int) -> None:

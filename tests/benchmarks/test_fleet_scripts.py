@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
-import fleet
 import numpy as np
 import pytest
-from simulated import PROFILES
+
+# By their names: beside each other they import as scripts do.
+elastic, fleet = import_module("elastic"), import_module("fleet")
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = [
     "--machines", "4", "--others", "--targets", "20", "--queries", "300",
-    "--draws", "5", "--profiles", str(PROFILES),
+    "--draws", "5", "--profiles", str(FOLDER / "torch_eager.json"),
 ]  # fmt: skip
 
 
@@ -25,7 +27,7 @@ def script(name: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["fleet.py"])
+@pytest.mark.parametrize("name", ["fleet.py", "elastic.py"])
 def test_a_script_explains_itself(name: str) -> None:
     assert "--quick" in script(name, "--help")
 
@@ -54,3 +56,23 @@ def test_all_machines_tell_the_fleet_exactly() -> None:
 def test_a_reduction_below_the_target_is_called_missed() -> None:
     assert fleet.verdict(1.69).endswith("MISSED")
     assert fleet.verdict(1.7).endswith("met")
+
+
+def test_three_loads_are_run_under_all_policies_and_stand_ins_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ["--data", str(tmp_path), "--replicas", "2", "--speed", "600", "--day-speed", "6000"]
+    more = ["--startups", "20", "--queries", "1000", "--json", str(tmp_path / "elastic.json")]
+    monkeypatch.setattr(sys, "argv", ["elastic.py", *small, *more])
+    elastic.main()
+    shown = capsys.readouterr().out
+    assert shown.count("synthetic stand-in), 600 times") == 1
+    for word in ("SIMULATED", "static peak", "threshold", "Headway, refusing", "oracle", "20 s:"):
+        assert word in shown
+
+
+def test_fewer_hours_do_not_excuse_violations() -> None:
+    static = {"machine_hours": 10.0, "violation_s": 60.0}
+    assert elastic.verdict({"machine_hours": 6.0, "violation_s": 60.0}, static) == "met"
+    assert elastic.verdict({"machine_hours": 6.0, "violation_s": 61.0}, static) == "MISSED"
+    assert elastic.verdict({"machine_hours": 6.1, "violation_s": 0.0}, static) == "MISSED"

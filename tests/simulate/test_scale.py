@@ -27,7 +27,8 @@ from headway.workload import Steps, Workload
 SECOND = 1_000_000_000
 ONE_QPS = 300.0
 KNOWN = Known(lbt_qps=100.0, ahead_s=6.0, look_s=1.0)
-STEP = Steps(((10.0, 1.0), (10.0, 3.0), (10.0, 1.0)))
+WINDOW_S = 0.4
+STEP = Steps(tuple((10 * WINDOW_S, factor) for factor in (1.0, 3.0, 1.0)))
 
 
 def follow(policy: Policy, rates: list[float], machines: int = 10) -> list[int]:
@@ -75,9 +76,27 @@ def test_hysteresis_keeps_machines_that_are_hardly_too_many() -> None:
     assert follow(policy, [800, *[470] * 5]) == [10, 10, 10, 6, 6, 6]
 
 
+def test_the_reserve_grows_with_the_surprises_that_there_were() -> None:
+    steady, jumping = [800.0] * 40, [800.0, 800.0, 800.0, 1600.0] * 10
+    plain, covering = (
+        Forecast(method="ewma", smooth_s=2, headroom=0.2, cover=cover, hold_s=0)
+        for cover in (0, 0.9)
+    )
+    assert follow(covering, steady) == follow(plain, steady)
+    assert min(follow(covering, jumping)[20:]) * 80 >= 1600
+    assert max(follow(plain, jumping)[20:]) * 80 < 1600
+
+
+def test_surprises_are_forgotten_after_the_memory() -> None:
+    policy = Forecast(method="ewma", smooth_s=2, cover=0.9, memory_s=10, hysteresis=0, hold_s=0)
+    once = [790.0] * 10 + [1600.0] + [790.0] * 30
+    assert max(follow(policy, once)[12:20]) > 10
+    assert follow(policy, once)[-1] == 10
+
+
 @given(st.lists(st.floats(0, 1e4), min_size=2, max_size=40))
 def test_no_policy_wants_fewer_than_none_whatever_comes(rates: list[float]) -> None:
-    for policy in (Utilisation(), Forecast(), Forecast(method="ewma")):
+    for policy in (Utilisation(), Forecast(), Forecast(method="ewma"), Forecast(hold_s=0)):
         assert min(follow(policy, rates)) >= 1
         assert max(follow(policy, rates)) < 10_000_000
 
@@ -88,16 +107,16 @@ def test_what_needs_a_machines_throughput_says_so() -> None:
             policy.scaler(Known())
 
 
-def run(policy: Policy, count: int = 4, startup_s: float = 1.0) -> FleetRun:
-    """Let a fleet live through a step to three times the rate and back, 10 s each."""
-    scale = Autoscale(policy=policy, look_s=0.5, startup_s=startup_s, least=2, most=30)
+def run(policy: Policy, count: int = 4, startup_s: float = WINDOW_S) -> FleetRun:
+    """Let a fleet live through a step to three times the rate and back, ten windows each."""
+    scale = Autoscale(policy=policy, look_s=WINDOW_S / 2, startup_s=startup_s, least=2, most=30)
     spec = FleetSpec(kinds=(kind(cores=1, count=count),), sla=SLA, autoscale=scale)
     job = FleetJob(
         spec=spec,
         workload=Workload(arrivals=STEP),
         rate_qps=400,
-        duration_s=30,
-        window_s=1.0,
+        duration_s=30 * WINDOW_S,
+        window_s=WINDOW_S,
         lbt_qps=(ONE_QPS,),
     )
     return run_job(job, seed=3)
@@ -107,8 +126,8 @@ def run(policy: Policy, count: int = 4, startup_s: float = 1.0) -> FleetRun:
 def runs() -> dict[str, FleetRun]:
     return {
         "fixed": run(Fixed(), count=2),
-        "threshold": run(Utilisation(target=0.6, stabilise_s=3), count=2),
-        "forecast": run(Forecast(smooth_s=1.0, hold_s=2.0), count=2),
+        "threshold": run(Utilisation(target=0.6, stabilise_s=3 * WINDOW_S), count=2),
+        "forecast": run(Forecast(smooth_s=WINDOW_S, hold_s=2 * WINDOW_S), count=2),
         "oracle": run(Oracle(headroom=0.2), count=2),
     }
 
@@ -125,9 +144,9 @@ def test_machines_follow_a_step_up_and_down(runs: dict[str, FleetRun], name: str
 def test_a_threshold_lags_behind_the_step_and_the_oracle_does_not(
     runs: dict[str, FleetRun],
 ) -> None:
-    late = [w.start_s for w in runs["threshold"].windows if w.missed]
+    late = [w.start_s / WINDOW_S for w in runs["threshold"].windows if w.missed]
     assert late
-    assert 10 <= min(late) < 12
+    assert 9.9 <= min(late) < 12
     assert not any(w.missed for w in runs["oracle"].windows)
 
 
@@ -149,7 +168,7 @@ def test_what_is_removed_drains_and_loses_nothing(runs: dict[str, FleetRun]) -> 
 
 
 def test_a_new_machine_helps_only_when_it_has_started() -> None:
-    slow = run(Utilisation(target=0.6, stabilise_s=3), count=2, startup_s=4.0)
+    slow = run(Utilisation(target=0.6, stabilise_s=3 * WINDOW_S), count=2, startup_s=4 * WINDOW_S)
     machines = [w.machines for w in slow.windows]
     assert machines[13] == pytest.approx(2.0, abs=0.6)
-    assert slow.machine_hours * 3600 > sum(machines), "paid for while it starts"
+    assert slow.machine_hours * 3600 > sum(machines) * WINDOW_S, "paid for while it starts"

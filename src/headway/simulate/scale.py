@@ -102,6 +102,10 @@ class Forecast(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="for
             until a machine ordered now would take queries (Holt, 1957).
         smooth_s: time constant of both.
         headroom: share of a machine's throughput that is kept free.
+        cover: quantile of the errors of past forecasts that is provided for as well, so that the
+            reserve is as large as this load's surprises within the time that an order takes, but
+            no larger than the highest rate of that memory asks for; 0: only the headroom is kept.
+        memory_s: how long errors and rates are remembered.
         hysteresis: machines are given back only if so large a share of them is too much,
         hold_s: and has been all that time.
     """
@@ -109,6 +113,8 @@ class Forecast(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="for
     method: Literal["ewma", "holt"] = "holt"
     smooth_s: Positive = 10.0
     headroom: Share = 0.2
+    cover: Share = 0.0
+    memory_s: Positive = 3600.0
     hysteresis: Share = 0.1
     hold_s: Annotated[float, Meta(ge=0)] = 30.0
 
@@ -171,12 +177,15 @@ class _Forecast:
         self._settings = settings
         self._known = known
         self._hold = _Hold(settings.hold_s)
+        self._errors = _Errors(settings, known)
         self._level: float | None = None
         self._slope = 0.0
 
     def wanted(self, signals: Signals, now: int) -> int:
         settings, known = self._settings, self._known
         rate = self._ahead(signals.rate_qps)
+        if settings.cover:
+            rate = self._errors.covered(signals.rate_qps, rate)
         wanted = known.machines_for(rate, settings.headroom)
         most = self._hold.most(wanted, now)
         if wanted >= signals.machines:
@@ -200,6 +209,31 @@ class _Forecast:
         self._slope += weight * ((self._level - before) / known.look_s - self._slope)
         # Machines for a falling rate are given back when it has fallen.
         return self._level + max(0.0, self._slope) * known.ahead_s
+
+
+class _Errors:
+    """How far the rate went above what had been forecast for that moment."""
+
+    def __init__(self, settings: Forecast, known: Known) -> None:
+        self._cover = settings.cover
+        self._forecasts: deque[float] = deque(maxlen=max(1, ceil(known.ahead_s / known.look_s)))
+        looks = max(1, int(settings.memory_s / known.look_s))
+        self._ratios: deque[float] = deque(maxlen=looks)
+        self._rates: deque[float] = deque(maxlen=looks)
+
+    def covered(self, rate: float, forecast: float) -> float:
+        """Take in the present rate and what is forecast now; return the forecast with a reserve."""
+        self._rates.append(rate)
+        made = self._forecasts
+        # The oldest forecast was for now; nothing is learnt from one of no query at all.
+        if len(made) == made.maxlen and made[0] > 0:
+            self._ratios.append(rate / made[0])
+        made.append(forecast)
+        if not self._ratios:
+            return forecast
+        factor = sorted(self._ratios)[int(self._cover * len(self._ratios))]
+        # Where the forecast is high already, as large an error again is no longer likely.
+        return max(forecast, min(forecast * factor, max(self._rates)))
 
 
 class _Oracle:

@@ -1,9 +1,10 @@
 """How many evaluations each search of a plan takes, and how close to the best of a grid it comes.
 
 SIMULATED: cores and one accelerator (see deeprecsys.py), medium targets. The hill climb of
-DeepRecSched, the order of its released code, the joint walk over the whole plan (policies,
-batches and refusals too, so it may beat any grid of split and threshold), and the exhaustive
-grid. Every search pays for its own evaluations, though equal ones are run once.
+DeepRecSched, the order of its released code, the joint walk and the Bayesian search over the
+whole plan (policies, batches and refusals too, so they may beat any grid of split and
+threshold), and the exhaustive grid. Every search pays for its own evaluations, though equal ones
+are run once.
 
 Examples:
     python benchmarks/convergence.py --quick
@@ -36,12 +37,14 @@ from simulated import (
 from headway.core import MonotonicClock, Plan
 from headway.simulate import Machine
 from headway.tune import (
+    BayesSettings,
     Budget,
     Found,
     JointSettings,
     Score,
     Space,
     Trials,
+    bayes,
     compat_climb,
     exhaustive,
     hill_climb,
@@ -76,13 +79,22 @@ def searches(model: str, args: argparse.Namespace) -> list[Row]:
     settings = JointSettings(
         space=Space(workers=(machine.cores,), offload_candidates=THRESHOLDS), restarts=2
     )
-    walked = Trials(partial(evaluator, machine, prober), MonotonicClock(), Budget(evaluations=40))
+    walked, modelled = (
+        Trials(partial(evaluator, machine, prober), MonotonicClock(), Budget(evaluations=40))
+        for _ in range(2)
+    )
     found: dict[str, Found] = {
         "grid": exhaustive(trials, start, grid_splits, thresholds),
         "hill climb": hill_climb(trials, start),
         "released code": compat_climb(trials, start),
         "joint": joint(
             walked, [start, adaptive(machine, sla)], settings, np.random.default_rng(args.seed)
+        ),
+        "joint, Bayesian": bayes(
+            modelled,
+            [start, adaptive(machine, sla)],
+            BayesSettings(space=settings.space),
+            np.random.default_rng(args.seed),
         ),
     }
     best = qps_of(found["grid"])

@@ -34,7 +34,7 @@ from headway.core import (
 from headway.engine import Profile, load_model
 from headway.scheduler import ServiceTimes
 from headway.simulate import Machine
-from headway.tune import Budget, Trial, Trials, choose
+from headway.tune import Budget, Trial, Trials, check_bayes, choose
 from headway.workload import Workload
 
 LEAST_BUDGET_S = 15.0
@@ -72,6 +72,7 @@ def tune_bundle(
     Raises:
         UsageError: if a setting or the budget is off.
         BundleError: if there is no sound bundle.
+        MissingDependencyError: if the search needs a package that is not installed.
         NotProvenError: if the SLA is below what one query takes.
     """
     workload = Workload.parse(settings.workload)
@@ -80,6 +81,8 @@ def tune_bundle(
             f"a budget of {settings.budget_s:g} s is too small to measure service times and to "
             f"try plans; give --budget {LEAST_BUDGET_S:g} or more"
         )
+    if settings.search == "bayes":
+        check_bayes()
     if settings.report is not None:  # found out now rather than after the search
         settings.report.parent.mkdir(parents=True, exist_ok=True)
         settings.report.open("a").close()

@@ -13,7 +13,7 @@ from headway.core import Knots, Plan, Sla
 from headway.tune import Trial
 
 Evaluator = Literal["simulated", "real", "both"]
-Search = Literal["adaptive", "climb", "joint", "grid"]
+Search = Literal["adaptive", "climb", "joint", "bayes", "grid"]
 HEAD = ("plan", "what", "simulated queries/s", "tail at half", "measured queries/s", "tail at half")
 
 

@@ -10,7 +10,18 @@ import numpy as np
 
 from headway.cli.tune_report import Search
 from headway.core import Plan, UsageError, static_baseline
-from headway.tune import JointSettings, Space, Trial, Trials, choose, exhaustive, hill_climb, joint
+from headway.tune import (
+    BayesSettings,
+    JointSettings,
+    Space,
+    Trial,
+    Trials,
+    bayes,
+    choose,
+    exhaustive,
+    hill_climb,
+    joint,
+)
 
 TOLERANCE = 0.02
 _GRID = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -43,7 +54,7 @@ def search_plans(
         search: what is asked for.
         start: all that is not searched; its workers are those of the machine.
         largest: query, candidates.
-        rng: of the joint search.
+        rng: of a search over all settings together.
 
     Raises:
         UsageError: if the budget was spent before a plan was tried.
@@ -53,16 +64,20 @@ def search_plans(
     static = trials.of(msgspec.structs.replace(base, split_size=split), "static")
     if static is None:
         raise UsageError(f"no plan was tried: {trials.spent}; give a larger --budget")
-    follows = _adaptive(start, largest) if search in {"adaptive", "joint"} else []
+    follows = _adaptive(start, largest) if search in {"adaptive", "joint", "bayes"} else []
     for plan in follows:
         trials.of(plan, "adaptive")
     climbed = hill_climb(trials, base, largest).best
     if search == "grid":
         splits = [n for n in _GRID if n < largest] + [largest]
         exhaustive(trials, base, splits)
-    elif search == "joint":
+    elif search in {"joint", "bayes"}:
         known = [t.plan for t in (static, climbed) if t is not None] + follows
-        joint(trials, known, JointSettings(space=_space(start, largest), tolerance=TOLERANCE), rng)
+        space = _space(start, largest)
+        if search == "bayes":
+            bayes(trials, known, BayesSettings(space=space, tolerance=TOLERANCE), rng)
+        else:
+            joint(trials, known, JointSettings(space=space, tolerance=TOLERANCE), rng)
     best = choose(trials.all, TOLERANCE)
     assert best is not None, "the static baseline was tried"
     return Searched(static, climbed, best, trials.spent)

@@ -12,7 +12,7 @@ from headway.core import parse_sla
 
 EPILOG = (
     "Examples: headway tune out/movielens --sla p95=25ms | "
-    "headway tune out/movielens --workload lognormal --search joint --budget 300 | "
+    "headway tune out/movielens --workload lognormal --search bayes --budget 300 | "
     "headway tune out/movielens --evaluator both --no-write --report out/tune.html"
 )
 
@@ -33,11 +33,12 @@ def tune_command(  # noqa: PLR0913, PLR0917 - an option is a parameter
         ),
     ] = "simulated",
     search: Annotated[
-        Literal["adaptive", "climb", "joint", "grid"],
+        Literal["adaptive", "climb", "joint", "bayes", "grid"],
         typer.Option(
             "--search",
             help="climb: DeepRecSched; adaptive: that, and policies that follow the load; "
-            "joint: all settings together; grid: many split sizes.",
+            "joint: all settings together, by walks; bayes: the same plans, proposed by a model "
+            "(Optuna, extra optimize); grid: many split sizes.",
         ),
     ] = "adaptive",
     budget: Annotated[

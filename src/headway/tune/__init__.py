@@ -1,5 +1,6 @@
 """Searches for the plan with the highest throughput, through an evaluation it is handed."""
 
+from headway.tune.bayes import BayesSettings, bayes, check_bayes
 from headway.tune.climb import hill_climb
 from headway.tune.compat import (
     COMPAT_SPLITS,
@@ -15,6 +16,7 @@ from headway.tune.trials import Budget, Evaluate, Found, Score, Trial, Trials, c
 __all__ = [
     "COMPAT_SPLITS",
     "COMPAT_THRESHOLDS",
+    "BayesSettings",
     "Budget",
     "Evaluate",
     "Found",
@@ -24,6 +26,8 @@ __all__ = [
     "Space",
     "Trial",
     "Trials",
+    "bayes",
+    "check_bayes",
     "choose",
     "compat_climb",
     "exhaustive",

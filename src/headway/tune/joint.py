@@ -83,10 +83,7 @@ def joint(
     Raises:
         UsageError: without a start, or if the space offloads where no start has accelerators.
     """
-    if not starts:
-        raise UsageError("a joint search needs at least one plan to start from")
-    if any(settings.space.offload_candidates) and not starts[0].accelerators:
-        raise UsageError("space.offload_candidates offloads, but the plans have no accelerator")
+    check_starts(starts, settings.space)
     return _Walks(trials, settings, rng).run(starts)
 
 
@@ -178,6 +175,18 @@ class _Walks:
 
     def _best(self) -> Trial | None:
         return choose(tuple(self._seen.values()), self._settings.tolerance)
+
+
+def check_starts(starts: Sequence[Plan], space: Space) -> None:
+    """Refuse starts that a joint search over this space cannot begin from.
+
+    Raises:
+        UsageError: without a start, or if the space offloads where no start has accelerators.
+    """
+    if not starts:
+        raise UsageError("a joint search needs at least one plan to start from")
+    if any(space.offload_candidates) and not starts[0].accelerators:
+        raise UsageError("space.offload_candidates offloads, but the plans have no accelerator")
 
 
 def canonical(plan: Plan) -> Plan:

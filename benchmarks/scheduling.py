@@ -34,7 +34,7 @@ from headway.simulate import Machine, capacity, simulate
 from headway.tune import Trials, hill_climb
 from headway.workload import Schedule, draw_schedule
 
-MODELS = ("rmc1", "rmc3", "din", "wnd")
+MODELS = ("rmc1", "rmc3", "wnd", "din")
 LOADS = (0.3, 0.45, 0.6, 0.75, 0.9)
 TARGETS = {"tight": 2.5, "medium": 6.0}
 PERCENTILES = (50.0, 95.0, 99.0)
@@ -93,7 +93,7 @@ def served(plan: Plan) -> Plan:
 
 def plans_for(machine: Machine, sla: Sla, queries: int) -> tuple[dict[str, Plan], dict[str, float]]:
     """Return the three plans and their simulated throughput on the machine as calibrated."""
-    prober = Prober(sla, queries, 8, 0.03)
+    prober = Prober(sla, queries, 8, 0.05, most_work=20_000)
     trials = Trials(partial(prober.score, machine), MonotonicClock())
     static = fixed(machine, static_baseline(machine.cores, LARGEST).split_size)
     found = hill_climb(trials, static, tolerance=0.02).best

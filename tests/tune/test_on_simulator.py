@@ -31,7 +31,7 @@ MACHINE = Machine(
 )
 START = Plan(workers=4, accelerators=1, service=MACHINE.service)
 SETTINGS = LbtSettings(
-    sla=Sla(percentile=90.0, limit_ns=from_ms(5)), start_qps=4000.0, growth=1.6, evaluations=8
+    sla=Sla(percentile=90.0, limit_ns=from_ms(5)), start_qps=4000.0, growth=1.6, evaluations=6
 )
 
 

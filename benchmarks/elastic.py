@@ -285,6 +285,8 @@ def measure(args: argparse.Namespace, folder: Path) -> Row:
     )
     rows: list[Row] = []
     for load in loads(args.data, folder, args):
+        if not any(word in load.name for word in args.loads):
+            continue
         own = [bench.run(load, name, args.startup) for name in bench.policies(load, args.startup)]
         title = f"{load.name}, {load.speed:g} times compressed, windows of {load.window_s:g} s; the rate is {load.needs:.0%} of its peak on average"
         show(own, title)
@@ -299,18 +301,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="with the traces")
+    parser.add_argument(
+        "--loads", nargs="+", default=["conversations", "day", "burst"], help="parts of their names"
+    )
     parser.add_argument("--model", default="din", choices=list(MEDIUM_MS))
     parser.add_argument("--level", default="medium", choices=("low", "medium", "high"))
     parser.add_argument("--cores", type=int, default=1, help="of a replica")
-    parser.add_argument("--replicas", type=int, default=12, help="that the peak needs")
+    parser.add_argument("--replicas", type=int, default=30, help="that the peak needs")
     parser.add_argument("--startup", type=float, default=60.0, help="s from order to service")
     parser.add_argument(
         "--startups", type=float, nargs="*", default=[15.0, 180.0], help="shown beside it"
     )
     parser.add_argument("--target", type=float, default=0.6, help="utilisation of the threshold")
     parser.add_argument("--cover", type=float, default=0.95, help="of the errors of forecasts")
-    parser.add_argument("--speed", type=float, default=60.0, help="of conversations and burst")
-    parser.add_argument("--day-speed", type=float, default=300.0, help="of the day")
+    parser.add_argument("--speed", type=float, default=40.0, help="of conversations and burst")
+    parser.add_argument("--day-speed", type=float, default=150.0, help="of the day")
     parser.add_argument("--queries", type=int, default=2000, help="of a run that sizes")
     parser.add_argument("--interference", type=float, default=1.1, help="see deeprecsys.py")
     parser.add_argument("--profiles", type=Path, default=PROFILES, help="from eager_profiles.py")

@@ -76,6 +76,11 @@ def test_hysteresis_keeps_machines_that_are_hardly_too_many() -> None:
     assert follow(policy, [800, *[470] * 5]) == [10, 10, 10, 6, 6, 6]
 
 
+def test_nothing_is_given_back_on_the_strength_of_a_first_look() -> None:
+    for policy in (Forecast(hold_s=3), Utilisation(stabilise_s=3)):
+        assert follow(policy, [10.0] * 6) == [10, 10, 10, 10, 1, 1]
+
+
 def test_the_reserve_grows_with_the_surprises_that_there_were() -> None:
     steady, jumping = [800.0] * 40, [800.0, 800.0, 800.0, 1600.0] * 10
     plain, covering = (

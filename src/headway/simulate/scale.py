@@ -168,7 +168,7 @@ class _Utilisation:
         wanted = signals.machines
         if abs(ratio - 1) > settings.tolerance:
             wanted = ceil(signals.machines * ratio - 1e-9)
-        most = self._hold.most(wanted, now)
+        most = self._hold.most(wanted, signals.machines, now)
         return max(wanted, min(most, signals.machines))
 
 
@@ -187,7 +187,7 @@ class _Forecast:
         if settings.cover:
             rate = self._errors.covered(signals.rate_qps, rate)
         wanted = known.machines_for(rate, settings.headroom)
-        most = self._hold.most(wanted, now)
+        most = self._hold.most(wanted, signals.machines, now)
         if wanted >= signals.machines:
             return wanted
         if most > signals.machines * (1 - settings.hysteresis):
@@ -256,9 +256,15 @@ class _Hold:
         self._length_ns = int(seconds * 1e9)
         self._wanted: deque[tuple[int, int]] = deque()
 
-    def most(self, wanted: int, now: int) -> int:
-        """Take in what is wanted now; return the most within the time."""
+    def most(self, wanted: int, machines: int, now: int) -> int:
+        """Take in what is wanted now; return the most within the time.
+
+        The machines of the first look count as wanted then: a fleet that has just begun has
+        not been too large all that time.
+        """
         queue = self._wanted
+        if not queue:
+            queue.append((now, machines))
         while queue and queue[-1][1] <= wanted:
             queue.pop()
         queue.append((now, wanted))

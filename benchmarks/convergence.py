@@ -53,7 +53,7 @@ from headway.tune import (
 
 SPLITS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 THRESHOLDS = (0, 64, 128, 256, 384, 512, 640, 768, 896, 960)
-WITHIN, COST = 0.95, 0.1
+WITHIN_TARGET, COST_TARGET = 0.95, 0.1
 Row = dict[str, Any]
 
 
@@ -158,9 +158,9 @@ def main() -> None:
     climbs = [row for row in rows if row["search"] == "hill climb"]
     close, dear = min(r["of_best"] for r in climbs), max(r["of_grid"] for r in climbs)
     print(
-        f"hill climb: at least {close:.1%} of the grid's best (target {WITHIN:.0%}: "
-        f"{'met' if close >= WITHIN else 'MISSED'}) for at most {dear:.0%} of its evaluations "
-        f"(target {COST:.0%}: {'met' if dear <= COST else 'MISSED'})"
+        f"hill climb: at least {close:.1%} of the grid's best (target {WITHIN_TARGET:.0%}: "
+        f"{'met' if close >= WITHIN_TARGET else 'MISSED'}) for at most {dear:.0%} of its evaluations "
+        f"(target {COST_TARGET:.0%}: {'met' if dear <= COST_TARGET else 'MISSED'})"
     )
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)

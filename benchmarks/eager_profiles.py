@@ -35,6 +35,8 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 QUICK_SIZES = (1, 16, 64, 256, 1024)
 PERCENTILES = (10.0, 25.0, 50.0, 75.0, 90.0, 99.0)
 BUSY_AT = 256
+STEADY_TARGET = 1.25
+"""Third over first quartile of one size: above it the host was not quiet enough to believe it."""
 
 
 def measure(name: str, sizes: tuple[int, ...], rows: int, seconds: float) -> dict[int, list[float]]:
@@ -113,7 +115,7 @@ def main() -> None:
         f"{facts.cpu}, {time.strftime('%Y-%m-%d')}, torch {torch.__version__}, median ms",
         flush=True,
     )
-    print(" | ".join(["model", *map(str, sizes), "two cores / one"]), flush=True)
+    print(" | ".join(["model", *map(str, sizes), "steady", "two cores / one"]), flush=True)
     models: dict[str, Any] = {}
     middle = PERCENTILES.index(50.0)
     best: dict[str, dict[int, list[float]]] = {name: {} for name in args.models}
@@ -126,6 +128,10 @@ def main() -> None:
         factor = interference(name, rows, max(1.0, seconds / 3)) if args.busy else None
         models[name] = {"ns": {str(n): t for n, t in found.items()}, "interference": factor}
         cells = [f"{found[n][middle] / 1e6:.3g}" for n in sizes]
+        first, third = PERCENTILES.index(25.0), PERCENTILES.index(75.0)
+        steady = float(np.median([t[third] / t[first] for t in found.values()]))
+        word = "met" if steady <= STEADY_TARGET else "MISSED"
+        cells.append(f"{steady:.2f}x (target at most {STEADY_TARGET:g}x: {word})")
         print(" | ".join([name, *cells, f"{factor:.2f}" if factor else "-"]), flush=True)
     told = {
         "machine": facts.cpu,

@@ -77,8 +77,8 @@ class Bench:
     def lbt(self, plan: Plan, sla: Sla, start: float) -> float:
         """Return the measured throughput of a plan."""
         settings = LbtSettings(
-            sla=sla, start_qps=start, growth=1.15, tolerance=0.03, lowest_qps=start / 20,
-            evaluations=10,
+            sla=sla, start_qps=start, growth=1.4, tolerance=0.03, lowest_qps=start / 20,
+            evaluations=14,
         )  # fmt: skip
         return find_lbt(lambda rate, seed: self.run(plan, rate, seed), settings).lbt_qps
 
@@ -124,7 +124,7 @@ def compare(bench: Bench, name: str, args: argparse.Namespace) -> list[Row]:
         row["split"] = plans["deeprecsched"].split_size
         row["simulated"] = simulated
         row["lbt"] = {
-            plan: bench.lbt(plans[plan], sla, max(1.0, simulated[plan])) for plan in plans
+            plan: bench.lbt(plans[plan], sla, max(1.0, 0.5 * simulated[plan])) for plan in plans
         }
         half = 0.5 * (row["lbt"]["deeprecsched"] or simulated["deeprecsched"])
         row["tails"] = []

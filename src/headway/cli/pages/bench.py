@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from headway import __version__
 from headway.cli.bench_run import run_notes
 from headway.cli.pages.html import cards, figure, heading, page, paragraph, table
 from headway.cli.pages.plots import COLOURS, Curve, draw, finish, latency_histogram, rate_curves
+from headway.cli.pages.windows import edges_of, latency_over_time, legend_above
 from headway.cli.results import BenchReport
 from headway.cli.terminal import milliseconds, number
 from headway.core import Sla, to_ms
 from headway.measure import RunRecord, RunWindow
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def build_bench(report: BenchReport, sla: Sla, record: RunRecord | None) -> str:
@@ -49,43 +45,10 @@ def build_bench(report: BenchReport, sla: Sla, record: RunRecord | None) -> str:
     return page("Headway bench", lead, body, f"headway {__version__}")
 
 
-def latency_over_time(windows: list[RunWindow], sla: Sla) -> str:
-    """Draw the percentiles of every window; windows that missed the SLA are shaded."""
-    figure_, axes = draw(6.8, 3.4)
-    limit_ms = to_ms(sla.limit_ns)
-    edges = _edges(windows)
-    lines = {
-        "p50": [w.p50_ms for w in windows],
-        "p95": [w.p95_ms for w in windows],
-        "p99": [w.p99_ms for w in windows],
-        f"p{sla.percentile:g}": [w.sla_ms for w in windows],
-    }
-    # What has no answer is drawn at the upper end, far above all that was answered.
-    finite = [v for line in lines.values() for v in line if np.isfinite(v)]
-    top = 4 * max([limit_ms, *finite])
-    for colour, (name, line) in zip((*COLOURS[1:], COLOURS[0]), lines.items(), strict=False):
-        heights = np.minimum(np.asarray(line, np.float64), top)
-        axes.stairs(heights, edges, baseline=None, color=colour, lw=1.4, label=name)
-    missed = "SLA missed"
-    for w in windows:
-        if w.missed:
-            axes.axvspan(
-                w.start_s, w.start_s + w.seconds, color=COLOURS[0], alpha=0.15, lw=0, label=missed
-            )
-            missed = "_"  # named once in the legend
-    axes.axhline(limit_ms, color="#333333", lw=1, label=f"limit {limit_ms:g} ms")
-    axes.set_yscale("log")
-    axes.set_xlim(0, edges[-1])
-    axes.set_xlabel("time of intended arrival, s")
-    axes.set_ylabel("latency, ms")
-    _legend_above(axes)
-    return finish(figure_, "Latency over time")
-
-
 def rate_over_time(windows: list[RunWindow]) -> str:
     """Draw offered and achieved queries, and those that violated the SLA, per second."""
     figure_, axes = draw(6.8, 2.8)
-    edges = _edges(windows)
+    edges = edges_of(windows)
     over = [w.violations / w.seconds for w in windows]
     axes.stairs(over, edges, fill=True, color=COLOURS[0], alpha=0.5, label="over the limit")
     axes.stairs([w.offered_qps for w in windows], edges, baseline=None, color="#333333",
@@ -96,17 +59,8 @@ def rate_over_time(windows: list[RunWindow]) -> str:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("time, s")
     axes.set_ylabel("queries/s")
-    _legend_above(axes)
+    legend_above(axes)
     return finish(figure_, "Rate over time")
-
-
-def _legend_above(axes: Axes) -> None:
-    """Name the lines above the plot, where nothing can lie under the names."""
-    axes.legend(frameon=False, fontsize=8, ncols=6, loc="lower right", bbox_to_anchor=(1, 1))
-
-
-def _edges(windows: list[RunWindow]) -> list[float]:
-    return [*(w.start_s for w in windows), windows[-1].start_s + windows[-1].seconds]
 
 
 def _one_run(report: BenchReport, sla: Sla) -> list[str]:
@@ -122,7 +76,7 @@ def _one_run(report: BenchReport, sla: Sla) -> list[str]:
     return [
         heading("One run over time"),
         figure(
-            latency_over_time(run.windows, sla),
+            latency_over_time(run.windows, sla, "time of intended arrival"),
             f"Windows of {run.windows[0].seconds:.3g} s; those whose p{sla.percentile:g} is over "
             "the limit are shaded. What had no answer is drawn at the upper edge.",
         ),

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from headway import __version__
 from headway.cli.pages.html import cards, figure, heading, page, paragraph, table
 from headway.cli.pages.plots import COLOURS, draw, finish, latency_histogram
+from headway.cli.pages.windows import edges_of, latency_over_time, legend_above
 from headway.cli.terminal import milliseconds, number
-from headway.core import Sla, to_ms
+from headway.core import Sla
 from headway.measure import LatencyHistogram
 from headway.simulate import FleetTotals, FleetWindow
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _QUANTILES = tuple(np.arange(0.25, 100, 0.25).tolist())
 
@@ -49,7 +46,7 @@ def build_simulation(
         ),
         heading("Latency over time"),
         figure(
-            latency_over_time(windows, sla),
+            latency_over_time(windows, sla, "time of arrival"),
             "Windows that missed the SLA are shaded. What had no answer is drawn at the upper "
             "edge.",
         ),
@@ -66,7 +63,7 @@ def build_simulation(
 def rate_and_machines(windows: Sequence[FleetWindow]) -> str:
     """Draw the offered rate and, on an axis of its own, the machines that were on."""
     figure_, axes = draw(6.8, 3.0)
-    edges = _edges(windows)
+    edges = edges_of(windows)
     axes.stairs([w.offered_qps for w in windows], edges, baseline=None, color="#333333",
                 lw=1.4, label="offered queries/s")  # fmt: skip
     axes.set_ylim(bottom=0)
@@ -82,44 +79,8 @@ def rate_and_machines(windows: Sequence[FleetWindow]) -> str:
     axes.set_xlim(0, edges[-1])
     axes.set_xlabel("time, s")
     handles = [*axes.get_legend_handles_labels()[0], *beside.get_legend_handles_labels()[0]]
-    _legend_above(axes, handles)
+    legend_above(axes, handles)
     return finish(figure_, "Load and machines over time")
-
-
-def latency_over_time(windows: Sequence[FleetWindow], sla: Sla) -> str:
-    """Draw the percentiles of every window; windows that missed the SLA are shaded."""
-    figure_, axes = draw(6.8, 3.4)
-    limit_ms, edges = to_ms(sla.limit_ns), _edges(windows)
-    lines = {"p50": [w.p50_ms for w in windows], "p95": [w.p95_ms for w in windows],
-             "p99": [w.p99_ms for w in windows]}  # fmt: skip
-    lines.setdefault(f"p{sla.percentile:g}", [w.sla_ms for w in windows])
-    finite = [v for line in lines.values() for v in line if np.isfinite(v)]
-    top = 4 * max([limit_ms, *finite])
-    for colour, (name, line) in zip((*COLOURS[1:], COLOURS[0]), lines.items(), strict=False):
-        heights = np.minimum(np.asarray(line, np.float64), top)
-        axes.stairs(heights, edges, baseline=None, color=colour, lw=1.4, label=name)
-    label = "SLA missed"
-    for w in windows:
-        if w.missed:
-            end = w.start_s + w.seconds
-            axes.axvspan(w.start_s, end, color=COLOURS[0], alpha=0.15, lw=0, label=label)
-            label = "_"  # named once in the legend
-    axes.axhline(limit_ms, color="#333333", lw=1, label=f"limit {limit_ms:g} ms")
-    axes.set_yscale("log")
-    axes.set_xlim(0, edges[-1])
-    axes.set_xlabel("time of arrival, s")
-    axes.set_ylabel("latency, ms")
-    _legend_above(axes, axes.get_legend_handles_labels()[0])
-    return finish(figure_, "Latency over time")
-
-
-def _legend_above(axes: Axes, handles: Sequence[object]) -> None:
-    axes.legend(handles=handles, frameon=False, fontsize=8, ncols=6, loc="lower right",
-                bbox_to_anchor=(1, 1))  # fmt: skip
-
-
-def _edges(windows: Sequence[FleetWindow]) -> list[float]:
-    return [*(w.start_s for w in windows), windows[-1].start_s + windows[-1].seconds]
 
 
 def _figures(totals: FleetTotals, sla: Sla) -> list[tuple[str, str]]:

@@ -66,6 +66,10 @@ class AdaptivePolicy:
         """Candidates per second that arrived of late."""
         return self._rate * 1e9
 
+    def wait_for(self, pool: Pool, now: Ns) -> float | None:
+        """Return the wait that the queue and what is worked on make."""
+        return pool.wait_ns(now) if pool.times.known else None
+
     def enter(self, query: Open, pools: Sequence[Pool], now: Ns) -> Ns | None:
         """Count it, choose where it is predicted to be done first, and foresee whether in time."""
         self._count(query.size)
@@ -207,13 +211,14 @@ class AdaptivePolicy:
 
     def _describe(self, pools: Sequence[Pool]) -> None:
         """See anew what each split size would mean."""
+        most = min(self._plan.split_size, _MOST)
         for pool in pools:
             if pool.times.known:
-                most = min(self._plan.split_size, _MOST)
                 limit = _SHARE * self._target / pool.times.scale
-                self._most[pool.number] = largest_useful(pool.times.curve(most), limit, most)
-        most = self._most[0]
-        self._splits = splits_for(self._sizes, pools[0].times.curve(most), most)
+                curve = pool.times.curve(most)
+                self._most[pool.number] = largest_useful(curve, limit, most)
+                if not pool.number:
+                    self._splits = splits_for(self._sizes, curve, self._most[0])
 
     def _share(self, pools: Sequence[Pool]) -> float:
         """Part of the candidates that the cores get when all kinds are busy."""

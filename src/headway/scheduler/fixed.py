@@ -25,6 +25,20 @@ class FixedPolicy:
         self._plan = plan
         self._rates = (ServiceRate(), ServiceRate())
 
+    @property
+    def split(self) -> int:
+        """The plan's."""
+        return self._plan.split_size
+
+    @property
+    def rate(self) -> float | None:
+        """None: arrivals are not counted."""
+        return None
+
+    def wait_for(self, pool: Pool, now: Ns) -> float | None:
+        """Return the time for what waits, at the best rate seen of late."""
+        return self.time_for(pool.waiting_candidates, pool)
+
     def enter(self, query: Open, pools: Sequence[Pool], now: Ns) -> Ns | None:
         """Choose by size alone."""
         offload = self._plan.offload_candidates

@@ -17,6 +17,20 @@ class Policy(Protocol):
     accelerators.
     """
 
+    @property
+    def split(self) -> int:
+        """Most candidates in a chunk for cores, at present."""
+        ...
+
+    @property
+    def rate(self) -> float | None:
+        """Candidates per second that arrived of late; None if they are not counted."""
+        ...
+
+    def wait_for(self, pool: Pool, now: Ns) -> float | None:
+        """Return in how many nanoseconds a new query would be begun, or None if unknown."""
+        ...
+
     def enter(self, query: Open, pools: Sequence[Pool], now: Ns) -> Ns | None:
         """Set the query's pool, step, predicted step time and bundle; it has candidates.
 

@@ -23,7 +23,6 @@ from headway.core import (
 )
 from headway.scheduler import (
     Accepted,
-    AdaptivePolicy,
     Arrival,
     Completion,
     Load,
@@ -145,16 +144,10 @@ class Executor:
         """Return how the model is served at present."""
         with self._lock:
             scheduler = self._scheduler
-            plan, policy, cores = scheduler.plan, scheduler.policy, scheduler.pools[0]
-            wait: float | None
-            if isinstance(policy, AdaptivePolicy):
-                split, rate = policy.split, policy.rate
-                wait = cores.wait_ns(self._clock.now()) if cores.times.known else None
-            else:
-                split, rate = plan.split_size, None
-                wait = policy.time_for(cores.waiting_candidates, cores)
+            policy = scheduler.policy
+            wait = policy.wait_for(scheduler.pools[0], self._clock.now())
             wait_s = None if wait is None else wait / 1e9
-            return Standing(plan, split, rate, wait_s, scheduler.load())
+            return Standing(scheduler.plan, policy.split, policy.rate, wait_s, scheduler.load())
 
     def replan(self, plan: Plan) -> None:
         """Go over to another plan while serving; no query is lost or scored twice.

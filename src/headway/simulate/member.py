@@ -92,9 +92,7 @@ class Member(Host):
         best = float("inf")
         for pool in pools:
             workers = pool.workers
-            split = (
-                size if pool.number else getattr(policy, "split", self.scheduler.plan.split_size)
-            )
+            split = size if pool.number else policy.split
             chunks = -(-size // split)
             step_ns = pool.times.of(-(-size // chunks))
             idle = workers - pool.running

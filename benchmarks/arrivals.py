@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from simulated import MEAN_SIZE, PROFILES, WARM, fixed, machines
+from simulated import MEAN_SIZE, PROFILES, WARM, fixed, machines, plan_capacity
 
 from headway.core import Plan
 from headway.measure import estimate_percentiles
@@ -79,11 +79,7 @@ def gaps(queries: int, seed: int) -> list[Row]:
             )
     cores = machines(PROFILES, 8, 1.1)["wnd"]
     split = 128
-    knots = np.array(cores.service, np.float64)
-    sizes = production_sizes(4000, np.random.default_rng(0))
-    chunks = -(-sizes // split)
-    work = (chunks * np.interp(-(-sizes // chunks), knots[:, 0], knots[:, 1])).mean()
-    most = cores.cores / cores.interference / work * 1e9
+    most = plan_capacity(cores, fixed(cores, split))
     rows += [both("wnd, 8 cores", cores, load * most, load, queries, split) for load in LOADS]
     return rows
 

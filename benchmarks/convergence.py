@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,21 +26,18 @@ from simulated import (
     PROFILES,
     Prober,
     adaptive,
-    bound_qps,
     fixed,
     machines,
     sla_of,
     with_gpu,
 )
 
-from headway.core import MonotonicClock, Plan
-from headway.simulate import Machine
+from headway.core import MonotonicClock
 from headway.tune import (
     BayesSettings,
     Budget,
     Found,
     JointSettings,
-    Score,
     Space,
     Trials,
     bayes,
@@ -57,21 +53,12 @@ WITHIN_TARGET, COST_TARGET = 0.95, 0.1
 Row = dict[str, Any]
 
 
-def evaluator(machine: Machine, prober: Prober, plan: Plan) -> Score:
-    """Return the simulated throughput of any plan."""
-    if plan.policy == "fixed":
-        return prober.score(machine, plan)
-    began = time.process_time()
-    qps = prober.lbt(machine, plan, 0.8 * bound_qps(machine))
-    return Score(lbt_qps=qps, cost_s=time.process_time() - began)
-
-
 def searches(model: str, args: argparse.Namespace) -> list[Row]:
     """Run all searches on one machine."""
     machine = with_gpu(machines(args.profiles, args.cores, 1.1)[model], model)
     sla = sla_of(model, "medium")
     prober = Prober(sla, args.queries, 8, 0.03, most_work=20_000)
-    trials = Trials(partial(evaluator, machine, prober), MonotonicClock())
+    trials = Trials(partial(prober.score, machine), MonotonicClock())
     start = fixed(machine, LARGEST, LARGEST)
     grid_splits, thresholds = (
         (SPLITS[1::3], THRESHOLDS[::3]) if args.quick else (SPLITS, THRESHOLDS)
@@ -80,7 +67,7 @@ def searches(model: str, args: argparse.Namespace) -> list[Row]:
         space=Space(workers=(machine.cores,), offload_candidates=THRESHOLDS), restarts=2
     )
     walked, modelled = (
-        Trials(partial(evaluator, machine, prober), MonotonicClock(), Budget(evaluations=40))
+        Trials(partial(prober.score, machine), MonotonicClock(), Budget(evaluations=40))
         for _ in range(2)
     )
     found: dict[str, Found] = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from headway.core import Ns, Plan, Sla, from_ms
 from headway.measure import LbtSettings, RunRecord, find_lbt
-from headway.simulate import GTX_1080_TI, Machine, accelerated, capacity, simulate
+from headway.simulate import GTX_1080_TI, Machine, accelerated, busy_qps, capacity, simulate
 from headway.tune import Score
 from headway.workload import draw_schedule, production_sizes
 
@@ -127,7 +127,7 @@ class Prober:
         return int(max(FEWEST, min(wanted, self._most_work / chunks)))
 
     def score(self, machine: Machine, plan: Plan) -> Score:
-        """Return what a fixed plan is worth, for the searches of ``headway.tune``."""
+        """Return what a plan is worth, for the searches of ``headway.tune``."""
         began = time.process_time()
         qps = self.lbt(machine, plan, 0.8 * plan_capacity(machine, plan))
         return Score(lbt_qps=qps, cost_s=time.process_time() - began)
@@ -148,18 +148,8 @@ class Prober:
 
 
 def plan_capacity(machine: Machine, plan: Plan) -> float:
-    """Return the rate at which the cores or the accelerators of a fixed plan are never idle."""
-    sizes = production_sizes(4000, np.random.default_rng(0))
-    away = (sizes >= plan.offload_candidates) & bool(plan.offload_candidates)
-    chunks = -(-sizes // plan.split_size)
-    knots = np.array(machine.service, np.float64)
-    work = chunks * np.interp(-(-sizes // chunks), knots[:, 0], knots[:, 1]) * ~away
-    needs = [float(work.mean()) * machine.interference / machine.cores]
-    if plan.offload_candidates:
-        knots = np.array(machine.accelerator_service, np.float64)
-        whole = np.interp(sizes, knots[:, 0], knots[:, 1]) * away
-        needs.append(float(whole.mean()) / machine.accelerators)
-    return 1e9 / max(needs)
+    """Return the rate at which a plan's workers would never be idle, production's sizes given."""
+    return busy_qps(machine, plan, production_sizes(4000, np.random.default_rng(0)))
 
 
 def sla_of(model: str, level: str) -> Sla:

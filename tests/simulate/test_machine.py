@@ -36,6 +36,13 @@ def test_capacity_is_every_worker_at_its_best_batch() -> None:
     assert capacity(helped) > 5 * capacity(alone)
 
 
+def test_what_was_not_measured_takes_longer_too() -> None:
+    short = ((1, 100_000), (256, 2_650_000))
+    assert best_rate(short) == pytest.approx(1024 / 10_330_000, rel=0.02)
+    published = dict(accelerated(short, GTX_1080_TI["wnd"]))
+    assert published[1024] == pytest.approx(10_330_000 / 4.62, rel=0.02)
+
+
 def test_an_accelerator_is_as_much_faster_as_published() -> None:
     knots = dict(accelerated(SERVICE, GTX_1080_TI["wnd"]))
     assert knots[1] == pytest.approx(100_000 / 0.47, rel=1e-6)

@@ -17,7 +17,7 @@ from headway.engine import LoadedModel, Profile, ProfileSettings, profile, usabl
 from headway.loadgen import Bench, BenchSettings
 from headway.measure import LbtPoint, LbtResult, LbtSettings, RunRecord, find_lbt
 from headway.scheduler import ServiceTimes
-from headway.simulate import Machine, capacity, knots_of, simulate
+from headway.simulate import Machine, busy_qps, knots_of, simulate
 from headway.tune import Score
 from headway.workload import Workload, draw_schedule
 
@@ -177,14 +177,7 @@ class OnSimulator:
 
     def expected_qps(self, plan: Plan) -> float:
         """Return the rate in queries/s that would keep all workers at work, roughly."""
-        machine, sizes = self._machine, self._demand.sizes
-        if plan.policy == "adaptive":
-            return capacity(machine, plan.split_size) * 1e9 / float(sizes.mean())
-        times = ServiceTimes(machine.service)
-        chunks = -(-sizes // plan.split_size)
-        curve = np.array(times.curve(int(sizes.max())))
-        work = float((chunks * curve[-(-sizes // chunks)]).mean()) * machine.interference
-        return min(plan.workers, machine.cores) * 1e9 / work
+        return busy_qps(self._machine, plan, self._demand.sizes)
 
     def _run(self, plan: Plan, rate: float, seed: int) -> RunRecord:
         demand = self._demand

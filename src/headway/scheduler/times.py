@@ -114,7 +114,7 @@ def _news(told: _Points, found: _Points) -> bool:
 @lru_cache(maxsize=64)
 def _table(knots: Knots) -> tuple[float, ...]:
     """Return the times of up to so many candidates as are common; shared, so never altered."""
-    return tuple(_at(knots, n) for n in range(min(knots[-1][0], _MOST_ROWS) + 1))
+    return tuple(_at(knots, n) for n in range(_MOST_ROWS + 1))
 
 
 def _at(points: _Points, candidates: int) -> float:

@@ -11,8 +11,9 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from headway.core import Knots, UsageError
+from headway.core import Knots, Plan, UsageError
 from headway.measure import LatencyProfile
+from headway.scheduler import ServiceTimes
 
 Positive = Annotated[int, Meta(ge=1)]
 _RATIOS = 4096
@@ -79,6 +80,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if any(r <= 0 for r in self.ratios):
             raise UsageError("machine.ratios must be positive")
 
+    def workers(self, plan: Plan) -> int:
+        """Return how many of its cores and accelerators a plan uses."""
+        return min(plan.workers, self.cores) + min(plan.accelerators, self.accelerators)
+
     def factors(self, busy: int) -> float:
         """Return how much longer work takes while so many cores are busy, itself included."""
         if self.cores == 1:
@@ -112,14 +117,10 @@ def accelerated(service: Knots, speedups: Speedups) -> Knots:
     The speed between two batches is interpolated over the logarithm of the batch; outside it
     stays as it is at the end.
     """
-    batches = [log(n) for n, _ in speedups]
     rows = sorted({n for n, _ in speedups} | {n for n, _ in service})
-    known = np.array(service, np.float64)
-    core = np.interp(rows, known[:, 0], known[:, 1])
-    beyond = np.array(rows) > known[-1, 0]
-    if beyond.any() and len(known) > 1:
-        slope = (known[-1, 1] - known[-2, 1]) / (known[-1, 0] - known[-2, 0])
-        core[beyond] = known[-1, 1] + slope * (np.array(rows)[beyond] - known[-1, 0])
+    alone = ServiceTimes(service)
+    core = np.array([alone.of(n) for n in rows])
+    batches = [log(n) for n, _ in speedups]
     speed = np.interp([log(n) for n in rows], batches, [s for _, s in speedups])
     times = np.maximum.accumulate(core / speed)
     return tuple(zip(rows, np.rint(times).astype(int).tolist(), strict=True))
@@ -127,9 +128,8 @@ def accelerated(service: Knots, speedups: Speedups) -> Knots:
 
 def best_rate(service: Knots, most: int = 1024) -> float:
     """Return candidates per nanosecond of a worker that always has its best batch size."""
-    rows = np.arange(1, most + 1)
-    known = np.array(service, np.float64)
-    return float((rows / np.interp(rows, known[:, 0], known[:, 1])).max())
+    times = np.array(ServiceTimes(service).curve(most)[1:])
+    return float((np.arange(1, most + 1) / times).max())
 
 
 def capacity(machine: Machine, most: int = 1024) -> float:
@@ -138,3 +138,28 @@ def capacity(machine: Machine, most: int = 1024) -> float:
     if machine.accelerators:
         rate += machine.accelerators * best_rate(machine.accelerator_service, most)
     return rate
+
+
+def busy_qps(machine: Machine, plan: Plan, sizes: NDArray[np.int64]) -> float:
+    """Return the queries per second at which a plan's cores or accelerators are never idle.
+
+    No rate above it can be served for long. An adaptive plan is taken to find the best batches
+    up to its split size, on all cores.
+
+    Args:
+        machine: which runs the plan.
+        plan: fixed or adaptive.
+        sizes: int64 ``[queries]`` that stand for those that arrive.
+    """
+    if plan.policy == "adaptive":
+        return capacity(machine, plan.split_size) * 1e9 / float(sizes.mean())
+    away = (sizes >= plan.offload_candidates) & bool(plan.offload_candidates)
+    chunks = -(-sizes // plan.split_size)
+    largest = int(sizes.max())
+    alone = np.array(ServiceTimes(machine.service).curve(largest))
+    work = float((chunks * alone[-(-sizes // chunks)] * ~away).mean()) * machine.interference
+    needs = work / min(plan.workers, machine.cores)
+    if plan.offload_candidates:
+        whole = np.array(ServiceTimes(machine.accelerator_service).curve(largest))
+        needs = max(needs, float((whole[sizes] * away).mean()) / machine.accelerators)
+    return 1e9 / needs

@@ -37,8 +37,7 @@ class MachineKind(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def workers(self) -> int:
         """Cores and accelerators of one machine that work."""
-        machine, plan = self.machine, self.plan
-        return min(plan.workers, machine.cores) + min(plan.accelerators, machine.accelerators)
+        return self.machine.workers(self.plan)
 
 
 class Member(Host):

@@ -109,13 +109,12 @@ def simulate_stream(
 
     clock = _Clock(machine, plan, rng)
     queries = clock.run(blocks, ended, begun, progress)
-    workers = min(plan.workers, machine.cores) + min(plan.accelerators, machine.accelerators)
     return Simulated(
         queries=queries,
         refused=counts[Recorded.REFUSED],
         late=counts[Recorded.LATE],
         latency=latency,
-        busy=clock.host.busy_ns / max(1, clock.now * workers),
+        busy=clock.host.busy_ns / max(1, clock.now * machine.workers(plan)),
         duration_ns=clock.now,
     )
 

@@ -31,6 +31,7 @@ from headway.workload import Schedule, draw_queries, production_sizes
 
 SIZES = (1, 16, 64, 128, 256, 512, 1000)
 POOL = 400
+GRID = 48
 WARM = 24
 _STATUS = {Ended.DONE: Outcome.OK, Ended.EXPIRED: Outcome.LATE, Ended.FAILED: Outcome.FAILED}
 
@@ -74,7 +75,8 @@ class Host:
         rng = np.random.default_rng(3)
         self.sizes = production_sizes(POOL, rng)
         self._pool = draw_queries(made.schema, self.sizes, rng)
-        self._grid = {size: draw_queries(made.schema, np.full(8, size), rng) for size in SIZES}
+        # As many different ones as a run has: rows of tables that are met again are in the cache.
+        self._grid = {size: draw_queries(made.schema, np.full(GRID, size), rng) for size in SIZES}
 
     def open_loop(self, plan: Plan, schedule: Schedule, chosen: NDArray[np.int64]) -> RunRecord:
         """Fire a schedule whose sizes are those of the chosen queries of the pool."""
@@ -119,7 +121,8 @@ class Host:
     def _serve(self, plan: Plan, drive):  # type: ignore[no-untyped-def]
         async def whole():  # type: ignore[no-untyped-def]
             model = ServedModel("model", self._schema, plan, self._loaded.runner)
-            executor = Executor(model, self._clock)
+            # The event loop has no core of its own here; it must not wait for chunks.
+            executor = Executor(model, self._clock, priority="idle")
             target = ExecutorTarget(executor, self._clock)
             try:
                 await fire_one_by_one(self._pool[:WARM], 1, target, self._clock)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,9 @@ from tests.server.harness import (
     linear_model,
 )
 
-from headway.core import Plan, UsageError
+from headway.core import Piece, Plan, UsageError
 from headway.server import BackgroundServer, ServedModel, ServerSettings, run_server
+from headway.server.settings import Priority
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,6 +99,29 @@ def test_models_need_names_of_their_own() -> None:
     for models in ([], [linear_model(), linear_model()]):
         with pytest.raises(UsageError, match="names of their own"):
             run_server(models, ServerSettings(port=0))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="needs Linux")
+@pytest.mark.parametrize(
+    ("priority", "kind"),
+    [("normal", "SCHED_OTHER"), ("batch", "SCHED_BATCH"), ("idle", "SCHED_IDLE")],
+)
+def test_threads_that_score_have_the_priority_asked_for_and_others_keep_theirs(
+    priority: Priority, kind: str
+) -> None:
+    seen: list[int] = []
+
+    class Runner(LinearRunner):
+        def candidates(self, pieces: Sequence[Piece]) -> None:
+            seen.append(os.sched_getscheduler(0))
+            super().candidates(pieces)
+
+    model = ServedModel("m", SCHEMA, Plan(), lambda: Runner(Probe()))
+    with BackgroundServer([model], ServerSettings(port=0, worker_priority=priority)) as server:
+        assert Client(server.url).post("/v2/models/m/infer", infer_body()).status == 200
+    assert seen
+    assert set(seen) == {getattr(os, kind)}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_the_switch_interval_is_given_back() -> None:

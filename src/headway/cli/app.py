@@ -274,6 +274,13 @@ def serve(
     manage: Annotated[
         bool, typer.Option("--manage", help="Let this machine change the plan while serving.")
     ] = False,
+    worker_priority: Annotated[
+        Literal["normal", "batch", "idle"],
+        typer.Option(
+            "--worker-priority",
+            help="Of threads that score, on Linux; idle, where nothing else runs, shortens waits.",
+        ),
+    ] = "batch",
     json: Json = False,
 ) -> None:
     """Serve a bundle over HTTP: Open Inference Protocol v2 and POST /v1/rank."""
@@ -281,7 +288,11 @@ def serve(
     from headway.server import ServerSettings
 
     settings = ServerSettings(
-        host=host, port=port, allow_remote=allow_remote, allow_management=manage
+        host=host,
+        port=port,
+        allow_remote=allow_remote,
+        allow_management=manage,
+        worker_priority=worker_priority,
     )
     target = None if sla is None else parse_sla(sla).limit_ns
     changes = serving.PlanChanges(

@@ -69,7 +69,9 @@ class Endpoint:
         self.model = model
         self._clock = clock
         self._settings = settings
-        self._executor = Executor(model, clock, max_workers=settings.max_workers)
+        self._executor = Executor(
+            model, clock, max_workers=settings.max_workers, priority=settings.worker_priority
+        )
         self._changing = asyncio.Lock()
         self._infer = InferCodec(model.name, model.version, model.schema, settings)
         self._rank = RankCodec(model, settings)

@@ -33,7 +33,7 @@ from headway.scheduler import (
 )
 from headway.server.batch import Batch, Ended, Ticket, score_batch
 from headway.server.runners import RETRY_S
-from headway.server.settings import ServedModel
+from headway.server.settings import Priority, ServedModel
 from headway.server.timing import with_times
 from headway.server.workers import Worker, hire
 
@@ -70,11 +70,19 @@ class Executor:
         refused: queries turned away, by reason.
     """
 
-    def __init__(self, model: ServedModel, clock: Clock, *, max_workers: int = 256) -> None:
+    def __init__(
+        self,
+        model: ServedModel,
+        clock: Clock,
+        *,
+        max_workers: int = 256,
+        priority: Priority = "batch",
+    ) -> None:
         self._model = model
         self._tasks = len(model.schema.tasks)
         self._clock = clock
         self._max_workers = max_workers
+        self._priority: Priority = priority
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._replanning = threading.Lock()
@@ -92,7 +100,7 @@ class Executor:
         self._plan = with_times(model.plan, model, clock, learnt=False)
         self._scheduler = Scheduler(self._plan)
         self._leaving: list[Worker] = []
-        self._staff = hire(model, range(self._plan.workers), clock, self._work)
+        self._staff = hire(model, range(self._plan.workers), clock, self._work, priority)
         for worker in self._staff:
             worker.bell.release()
 
@@ -164,7 +172,7 @@ class Executor:
             self._check(plan)
             plan = self._completed(plan)
             numbers = range(len(self._staff), plan.workers)
-            hired = hire(self._model, numbers, self._clock, self._work)
+            hired = hire(self._model, numbers, self._clock, self._work, self._priority)
             with self._lock:
                 closing = self._closing
                 if not closing:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -18,6 +18,9 @@ from headway.core import Plan, Query, Runner, Schema, Scope, UsageError
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 VERSION = "1"
 """The version under which a model is served where none is given."""
+
+
+Priority = Literal["normal", "batch", "idle"]
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +46,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             after twice this time.
         drain_s: how long accepted work may go on after a signal to stop.
         switch_interval_us: how long one thread may keep Python to itself.
+        worker_priority: of the worker threads, on Linux: ``normal``; ``batch``, which never
+            displaces a thread that just woke up; or ``idle``, which gives way to any other
+            thread at once, so that replies and new requests wait for no chunk, and also to any
+            other process, which a machine that only serves does not have.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +68,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     body_timeout_s: Annotated[float, Meta(gt=0)] = 10.0
     drain_s: Annotated[int, Meta(ge=1)] = 10
     switch_interval_us: Annotated[int, Meta(ge=1)] = 500
+    worker_priority: Priority = "batch"
 
     def __post_init__(self) -> None:
         """Refuse to be reachable from other machines by accident.

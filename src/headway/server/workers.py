@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from headway.core import Clock, HeadwayError
 from headway.server.runners import LiveRunner
-from headway.server.settings import ServedModel
+from headway.server.settings import Priority, ServedModel
 
+_log = logging.getLogger("headway.server")
 _JOIN_S = 5.0
+_KINDS = {"normal": "SCHED_OTHER", "batch": "SCHED_BATCH", "idle": "SCHED_IDLE"}
 
 
 class Worker:
@@ -42,14 +46,14 @@ class Worker:
         for runner in self.runners:
             runner.revive()
 
-    def start(self, run: Callable[[Worker], None], name: str) -> None:
+    def start(self, run: Callable[[Worker], None], name: str, priority: Priority) -> None:
         """Run in a thread of its own; ``run`` begins by waiting for the bell.
 
         Raises:
             HeadwayError: if the machine has no thread left.
         """
         thread = threading.Thread(
-            target=run, args=(self,), name=f"{name}-{self.number}", daemon=True
+            target=self._run, args=(run, priority), name=f"{name}-{self.number}", daemon=True
         )
         try:
             thread.start()
@@ -58,6 +62,10 @@ class Worker:
                 f"no thread for worker {self.number} of {name!r}: {error}"
             ) from error
         self._thread = thread
+
+    def _run(self, run: Callable[[Worker], None], priority: Priority) -> None:
+        set_priority(priority)
+        run(self)
 
     def leave(self) -> None:
         """Go without having worked: close the runners, end the thread if there is one."""
@@ -84,8 +92,23 @@ class Worker:
             runner.close()
 
 
+def set_priority(priority: Priority) -> None:
+    """Change how the system shares cores with the calling thread; nothing where it cannot."""
+    kind = getattr(os, _KINDS[priority], None)
+    if kind is None:
+        return
+    try:
+        os.sched_setscheduler(0, kind, os.sched_param(0))
+    except OSError as error:  # a container may forbid it, which only costs some latency
+        _log.info("workers stay at normal priority: %s", error)
+
+
 def hire(
-    model: ServedModel, numbers: Iterable[int], clock: Clock, run: Callable[[Worker], None]
+    model: ServedModel,
+    numbers: Iterable[int],
+    clock: Clock,
+    run: Callable[[Worker], None],
+    priority: Priority,
 ) -> list[Worker]:
     """Return workers that wait at their bells; all or none.
 
@@ -98,7 +121,7 @@ def hire(
             worker = Worker(number, model, clock)
             hired.append(worker)
         for worker in hired:
-            worker.start(run, model.name)
+            worker.start(run, model.name, priority)
     except Exception:
         for worker in hired:
             worker.leave()

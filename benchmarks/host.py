@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headway
-from headway.core import DeadlineError, MonotonicClock, OverloadedError, Plan, Query
+from headway.core import DeadlineError, Knots, MonotonicClock, OverloadedError, Plan, Query
 from headway.engine import load_model
 from headway.loadgen import fire, fire_one_by_one
 from headway.loadgen.loop import run as run_loop
@@ -31,7 +31,8 @@ from headway.workload import Schedule, draw_queries, production_sizes
 
 SIZES = (1, 16, 64, 128, 256, 512, 1000)
 POOL = 400
-GRID = 48
+GRID = 24
+REST_S = 0.01
 WARM = 24
 _STATUS = {Ended.DONE: Outcome.OK, Ended.EXPIRED: Outcome.LATE, Ended.FAILED: Outcome.FAILED}
 
@@ -83,37 +84,43 @@ class Host:
         prepared = [self._pool[i] for i in chosen.tolist()]
 
         async def drive(target: ExecutorTarget) -> RunRecord:
-            return await fire(schedule, prepared, target, self._clock, grace_s=3.0)
+            return await fire(schedule, prepared, target, self._clock, grace_s=1.0)
 
         return self._serve(plan, drive)
 
     def calibrate(self, rounds: int, workers: int = 2) -> Machine:
-        """Return this machine as seen through the executor: one query at a time, then several."""
+        """Return this machine as seen through the executor: single queries, rested and at work.
+
+        Sizes take turns, so that a host that changes its speed meanwhile bends no curve.
+        """
         plan = Plan(workers=workers, split_size=4096)
-        alone: dict[int, NDArray[np.float64]] = {}
-        together: dict[int, NDArray[np.float64]] = {}
+        rested, alone, together = ({size: [] for size in SIZES} for _ in range(3))  # type: ignore[var-annotated]
 
         async def drive(target: ExecutorTarget) -> None:
-            for size, queries in self._grid.items():
-                turns = [queries[i % len(queries)] for i in range(rounds)]
-                record = await fire_one_by_one(turns, size, target, self._clock)
-                alone[size] = record.latency_ns
-                if workers > 1:
-                    records = await asyncio.gather(
-                        *(fire_one_by_one(turns, size, target, self._clock) for _ in range(workers))
-                    )
-                    together[size] = np.concatenate([r.latency_ns for r in records])
+            for turn in range(rounds):
+                for size, queries in self._grid.items():
+                    pair = [queries[2 * turn % GRID], queries[(2 * turn + 1) % GRID]]
+                    await asyncio.sleep(REST_S)
+                    record = await fire_one_by_one(pair, size, target, self._clock)
+                    rested[size].append(record.latency_ns[0])
+                    alone[size].append(record.latency_ns[1])
+                    if workers > 1:
+                        both = [
+                            fire_one_by_one(pair, size, target, self._clock) for _ in range(workers)
+                        ]
+                        records = await asyncio.gather(*both)
+                        together[size] += [r.latency_ns[1] for r in records]
 
         self._serve(plan, drive)
-        medians = np.maximum.accumulate([np.median(alone[s]) for s in SIZES]).astype(int)
-        slower = [np.median(together[s]) / np.median(alone[s]) for s in SIZES[2:] if together]
+        slower = [np.median(together[s]) / np.median(alone[s]) for s in SIZES[2:] if together[s]]
         scatter: Sequence[NDArray[np.int64]] = [
             np.clip(t, np.percentile(t, 1), np.percentile(t, 99)).astype(np.int64)
-            for t in (together or alone).values()
+            for t in (together if workers > 1 else alone).values()
         ]
         return Machine(
             cores=workers,
-            service=tuple(zip(SIZES, medians.tolist(), strict=True)),
+            service=_knots(alone),
+            rested_service=_knots(rested),
             interference=max(1.0, float(np.median(slower))) if slower else 1.0,
             ratios=ratios_of(scatter[2:], np.random.default_rng(0)),
         )
@@ -136,3 +143,8 @@ class Host:
             return run_loop(whole())
         finally:
             gc.enable()
+
+
+def _knots(times: dict[int, list[int]]) -> Knots:
+    medians = np.maximum.accumulate([np.median(times[size]) for size in SIZES])
+    return tuple(zip(SIZES, medians.astype(int).tolist(), strict=True))

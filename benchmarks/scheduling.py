@@ -1,11 +1,14 @@
 """The schedulers measured on this machine's cores, and the simulator held against the machine.
 
 Real engines behind the serving executor, open loop, Poisson arrivals, production sizes; the
-network is left out (see host.py). For each model and target: throughput of the static baseline,
-DeepRecSched (split size by its climb, in the simulator of this machine) and Headway's adaptive
-policy, found by bracketing and bisection with a confirming run, and the tails at half of
-DeepRecSched's throughput, turn by turn. Then the simulator: calibrated before each run by single
-queries, it predicts p50, p95 and p99 of five loads for two plans.
+network is left out (see host.py). A shared host changes its speed within seconds, so nothing is
+measured once: at each rate all plans serve the same arrivals, turn by turn, and a figure is that
+of all turns together, its interval a bootstrap over the turns.
+
+For each model and target: the rate up to which p95 holds for the static baseline, DeepRecSched
+(split size by its climb, in the simulator of this machine) and Headway's adaptive policy; and the
+tails at half of DeepRecSched's. Then the simulator: with the service times of single queries
+before and after each turn it predicts p50, p95 and p99 of five loads for two plans.
 
 Examples:
     python benchmarks/scheduling.py --quick
@@ -18,6 +21,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,26 +29,31 @@ from typing import Any
 import msgspec
 import numpy as np
 from host import Host
+from numpy.typing import NDArray
 from simulated import Prober, adaptive, fixed
 
 from headway.core import MonotonicClock, Ns, Plan, Sla, from_seconds, static_baseline
 from headway.engine import machine_facts, usable_cores
-from headway.measure import LbtSettings, RunRecord, estimate_percentiles, find_lbt
+from headway.measure import RunRecord, estimate_percentiles
 from headway.simulate import Machine, simulate
 from headway.tune import Trials, hill_climb
 from headway.workload import Schedule, draw_schedule
 
 MODELS = ("rmc1", "rmc3", "wnd", "din")
 LOADS = (0.3, 0.45, 0.6, 0.75, 0.9)
+RATES = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2)
 TARGETS = {"tight": 2.5, "medium": 6.0}
 PERCENTILES = (50.0, 95.0, 99.0)
+MEDIAN_TARGET, WORST_TARGET = 0.10, 0.25
 LARGEST = 1000
-TIMEOUT = Ns(10_000_000_000)
+TIMEOUT = Ns(2_000_000_000)
+DRAWS = 500
 Row = dict[str, Any]
+Turns = list[NDArray[np.int64]]
 
 
 class Bench:
-    """Draws schedules for a host and runs plans on them."""
+    """Draws schedules for a host, runs plans on it and predicts the runs."""
 
     def __init__(self, host: Host, seconds: float) -> None:
         self.host = host
@@ -60,30 +69,21 @@ class Bench:
             chosen = source.integers(len(self.host.sizes), size=count)
             return self.host.sizes[chosen]
 
-        seconds = max(self.seconds, 250 / rate)
-        return draw_schedule(rate, seconds, sizes, rng), chosen
+        return draw_schedule(rate, max(self.seconds, 200 / rate), sizes, rng), chosen
 
-    def run(self, plan: Plan, rate: float, seed: int) -> RunRecord:
-        """Measure a fresh schedule and cut the warm-up."""
+    def run(self, plan: Plan, rate: float, seed: int) -> NDArray[np.int64]:
+        """Measure a fresh schedule and return the latencies after the warm-up."""
         schedule, chosen = self.schedule(rate, seed)
-        return self.host.open_loop(plan, schedule, chosen).after(self._warm(schedule))
+        return self._after(self.host.open_loop(plan, schedule, chosen), schedule)
 
-    def predict(self, machine: Machine, plan: Plan, rate: float, seed: int) -> RunRecord:
+    def predict(self, machine: Machine, plan: Plan, rate: float, seed: int) -> NDArray[np.int64]:
         """Simulate the same schedule."""
         schedule, _ = self.schedule(rate, seed)
         record = simulate(machine, plan, schedule, np.random.default_rng(seed))
-        return record.after(self._warm(schedule))
+        return self._after(record, schedule)
 
-    def lbt(self, plan: Plan, sla: Sla, start: float) -> float:
-        """Return the measured throughput of a plan."""
-        settings = LbtSettings(
-            sla=sla, start_qps=start, growth=1.4, tolerance=0.03, lowest_qps=start / 20,
-            evaluations=14,
-        )  # fmt: skip
-        return find_lbt(lambda rate, seed: self.run(plan, rate, seed), settings).lbt_qps
-
-    def _warm(self, schedule: Schedule) -> int:
-        return min(from_seconds(0.5), schedule.duration_ns // 10)
+    def _after(self, record: RunRecord, schedule: Schedule) -> NDArray[np.int64]:
+        return record.after(min(from_seconds(0.3), schedule.duration_ns // 10)).latency_ns
 
 
 def served(plan: Plan) -> Plan:
@@ -103,40 +103,110 @@ def plans_for(machine: Machine, sla: Sla, queries: int) -> tuple[dict[str, Plan]
         "deeprecsched": served(found.plan),
         "headway": served(adaptive(machine, sla)),
     }
-    simulated = {
-        "static": prober.score(machine, plans["static"]).lbt_qps,
-        "deeprecsched": found.score.lbt_qps,
-        "headway": prober.score(machine, plans["headway"]).lbt_qps,
-    }
-    return plans, simulated
+    return plans, {name: prober.score(machine, plan).lbt_qps for name, plan in plans.items()}
+
+
+def sweep(
+    bench: Bench, plans: dict[str, Plan], rates: Sequence[float], turns: int
+) -> dict[str, list[Turns]]:
+    """Return latencies by plan, rate and turn; within a turn all plans meet the same arrivals."""
+    found: dict[str, list[Turns]] = {name: [[] for _ in rates] for name in plans}
+    for turn in range(turns):
+        for at, rate in enumerate(rates):
+            names = list(plans)
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                found[name][at].append(bench.run(plans[name], rate, 100 * turn + at))
+    return found
+
+
+def throughput(
+    by_rate: list[Turns], rates: Sequence[float], sla: Sla, some: Sequence[int]
+) -> float:
+    """Return the rate at which so many are late as the SLA allows, over some of the turns.
+
+    Between two rates the share of late ones is taken to rise evenly; 0 if the lowest rate has
+    too many already, the highest rate if even that holds.
+    """
+    late = np.array(
+        [np.mean(np.concatenate([turns[i] for i in some]) > sla.limit_ns) for turns in by_rate]
+    )
+    allowed = 1 - sla.percentile / 100
+    late = np.maximum.accumulate(late)
+    if late[0] > allowed:
+        return 0.0
+    if late[-1] <= allowed:
+        return float(rates[-1])
+    at = int(np.argmax(late > allowed))
+    part = (allowed - late[at - 1]) / (late[at] - late[at - 1])
+    return float(rates[at - 1] + part * (rates[at] - rates[at - 1]))
 
 
 def compare(bench: Bench, name: str, args: argparse.Namespace) -> list[Row]:
     """Measure throughput and tails of the three plans for both targets."""
     rows = []
-    machine = bench.host.calibrate(args.rounds, args.workers)
-    middle = float(np.interp(256, *np.array(machine.service, float).T))
     for level, factor in TARGETS.items():
+        machine = bench.host.calibrate(args.rounds, args.workers)
+        middle = float(np.interp(256, *np.array(machine.service, float).T))
         sla = Sla(percentile=95.0, limit_ns=Ns(int(factor * middle * machine.interference)))
         plans, simulated = plans_for(machine, sla, args.queries)
-        row: Row = {"model": name, "level": level, "sla_ms": sla.limit_ns / 1e6}
+        rates = [part * max(simulated.values()) for part in RATES]
+        found = sweep(bench, plans, rates, args.turns)
+        row: Row = {"model": name, "level": level, "sla_ms": sla.limit_ns / 1e6, "rates": rates}
         row["split"] = plans["deeprecsched"].split_size
         row["simulated"] = simulated
-        row["lbt"] = {
-            plan: bench.lbt(plans[plan], sla, max(1.0, 0.5 * simulated[plan])) for plan in plans
-        }
-        half = 0.5 * (row["lbt"]["deeprecsched"] or simulated["deeprecsched"])
-        row["tails"] = []
-        for seed in range(args.seeds):
-            turn: Row = {}
-            for plan in ("deeprecsched", "headway"):
-                record = bench.run(plans[plan], half, 1000 + seed)
-                p95, p99 = estimate_percentiles(record.latency_ns, (95.0, 99.0))
-                turn[plan] = (p95.value_ms, p99.value_ms)
-            row["tails"].append(turn)
+        whole = range(args.turns)
+        row["lbt"] = {plan: throughput(found[plan], rates, sla, whole) for plan in plans}
+        row["over"] = interval(found, rates, sla)
+        half = 0.5 * (row["lbt"]["deeprecsched"] or rates[0])
+        some = {plan: plans[plan] for plan in ("deeprecsched", "headway")}
+        row["half_qps"] = half
+        row["tails"] = tails(sweep(bench, some, [half], args.turns))
         rows.append(row)
         print(line_of(row), flush=True)
     return rows
+
+
+def draws(turns: int) -> NDArray[np.int64]:
+    """Return turns drawn with replacement, one row per bootstrap."""
+    return np.random.default_rng(1).integers(turns, size=(DRAWS, turns))
+
+
+def interval(
+    found: dict[str, list[Turns]], rates: Sequence[float], sla: Sla
+) -> dict[str, tuple[float, float]]:
+    """Return 95 % intervals of throughput over DeepRecSched's, the same turns drawn for both."""
+    ratios: dict[str, list[float]] = {"static": [], "headway": []}
+    for some in draws(len(found["static"][0])):
+        base = throughput(found["deeprecsched"], rates, sla, some)
+        for name, values in ratios.items():
+            if base:
+                values.append(throughput(found[name], rates, sla, some) / base)
+    return {
+        name: (float(np.percentile(v, 2.5)), float(np.percentile(v, 97.5)))
+        for name, v in ratios.items()
+        if v
+    }
+
+
+def tails(found: dict[str, list[Turns]]) -> Row:
+    """Return p95 and p99 in ms, and Headway's over DeepRecSched's with a 95 % interval."""
+    whole = list(range(len(found["headway"][0])))
+    row: Row = {name: percentiles(by_rate[0], whole) for name, by_rate in found.items()}
+    ratios = np.array(
+        [
+            np.divide(percentiles(found["headway"][0], some), percentiles(found["deeprecsched"][0], some))
+            for some in draws(len(whole))
+        ]
+    )  # fmt: skip
+    row["ratio"] = np.divide(row["headway"], row["deeprecsched"]).tolist()
+    row["low"], row["high"] = (np.percentile(ratios, q, axis=0).tolist() for q in (2.5, 97.5))
+    return row
+
+
+def percentiles(turns: Turns, some: Sequence[int]) -> list[float]:
+    """Return p50, p95 and p99 in ms over some turns together."""
+    latency = np.concatenate([turns[i] for i in some])
+    return [p.value_ms for p in estimate_percentiles(latency, PERCENTILES)]
 
 
 def line_of(row: Row) -> str:
@@ -144,36 +214,48 @@ def line_of(row: Row) -> str:
     parts = [row["model"], row["level"], f"{row['sla_ms']:.2f}", str(row["split"])]
     parts += [f"{lbt[p]:.0f} ({simulated[p]:.0f})" for p in ("static", "deeprecsched", "headway")]
     base = lbt["deeprecsched"]
-    parts += [f"{lbt['headway'] / base:.2f}x" if base else "-"]
-    for place in (0, 1):
-        ratios = [t["headway"][place] / t["deeprecsched"][place] for t in row["tails"]]
-        parts.append(f"{np.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]")
+    for name in ("static", "headway"):
+        low, high = row["over"].get(name, (float("nan"), float("nan")))
+        parts.append(f"{lbt[name] / base:.2f}x [{low:.2f}, {high:.2f}]" if base else "-")
+    told = row["tails"]
+    for place in (1, 2):
+        parts.append(
+            f"{told['ratio'][place]:.2f}x [{told['low'][place]:.2f}, {told['high'][place]:.2f}]"
+        )
     return " | ".join(parts)
 
 
 def hold(bench: Bench, name: str, lbt: Row, args: argparse.Namespace) -> list[Row]:
     """Hold the simulator against the machine at five loads for two plans."""
+    sla = Sla(percentile=95.0, limit_ns=Ns(int(lbt["sla_ms"] * 1e6)))
+    measured: dict[tuple[str, float], Turns] = {}
+    simulated: dict[tuple[str, float], Turns] = {}
+    before = bench.host.calibrate(args.rounds, args.workers)
+    for turn in range(args.turns):
+        for load in LOADS:
+            plans = {
+                "fixed": served(fixed(before, lbt["split"])),
+                "adaptive": served(adaptive(before, sla)),
+            }
+            rate = load * lbt["lbt"]["deeprecsched"]
+            own = [(k, p, bench.run(p, rate, 500 + turn)) for k, p in plans.items()]
+            after = bench.host.calibrate(args.rounds, args.workers)
+            for kind, plan, latency in own:
+                measured.setdefault((kind, load), []).append(latency)
+                # Half of the prediction with the times before the run, half with those after it.
+                simulated.setdefault((kind, load), []).extend(
+                    bench.predict(machine, plan, rate, 500 + turn) for machine in (before, after)
+                )
+            before = after
     rows = []
-    for load in LOADS:
-        machine = bench.host.calibrate(args.rounds, args.workers)
-        sla = Sla(percentile=95.0, limit_ns=Ns(int(lbt["sla_ms"] * 1e6)))
-        plans = {
-            "fixed": served(fixed(machine, lbt["split"])),
-            "adaptive": served(adaptive(machine, sla)),
-        }
-        rate = load * lbt["lbt"]["deeprecsched"]
-        for kind, plan in plans.items():
-            record = bench.run(plan, rate, 77)
-            told = bench.predict(machine, plan, rate, 77)
-            real = [p.value_ms for p in estimate_percentiles(record.latency_ns, PERCENTILES)]
-            said = [p.value_ms for p in estimate_percentiles(told.latency_ns, PERCENTILES)]
-            rows.append(
-                {"model": name, "plan": kind, "load": load, "measured": real, "simulated": said}
-            )
-            cells = [
-                f"{m:.2f} / {s:.2f} ({s / m - 1:+.0%})" for m, s in zip(real, said, strict=True)
-            ]
-            print(" | ".join([name, kind, f"{load:.0%}", *cells]), flush=True)
+    for (kind, load), turns in measured.items():
+        told = simulated[kind, load]
+        real, said = (percentiles(t, range(len(t))) for t in (turns, told))
+        rows.append(
+            {"model": name, "plan": kind, "load": load, "measured": real, "simulated": said}
+        )
+        cells = [f"{m:.2f} / {s:.2f} ({s / m - 1:+.0%})" for m, s in zip(real, said, strict=True)]
+        print(" | ".join([name, kind, f"{load:.0%}", *cells]), flush=True)
     return rows
 
 
@@ -184,6 +266,21 @@ def errors_of(rows: list[Row]) -> np.ndarray:
     return np.abs(known[:, 1] / known[:, 0] - 1) if len(known) else np.empty(0)
 
 
+def show_errors(rows: list[Row]) -> None:
+    """Print how far the simulator is off, in the middle and at worst."""
+    errors = errors_of(rows)
+    if not len(errors):
+        return
+    parts = [
+        f"{title} error {value:.1%} (target {target:.0%}: {'met' if value <= target else 'MISSED'})"
+        for title, value, target in (
+            ("median", float(np.median(errors)), MEDIAN_TARGET),
+            ("worst", float(errors.max()), WORST_TARGET),
+        )
+    ]
+    print(f"\nsimulator against machine over {len(errors)} percentiles: " + ", ".join(parts))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -191,17 +288,17 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--rows", type=int, default=100_000, help="of a table")
     parser.add_argument("--precision", default="f32", choices=("f32", "reduced"))
-    parser.add_argument("--seconds", type=float, default=4.0, help="of a run")
-    parser.add_argument("--rounds", type=int, default=24, help="of a calibration, per size")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a run")
+    parser.add_argument("--rounds", type=int, default=8, help="of a calibration, per size")
     parser.add_argument("--queries", type=int, default=6000, help="of a simulated run")
-    parser.add_argument("--seeds", type=int, default=3, help="turns of the tails")
+    parser.add_argument("--turns", type=int, default=4, help="at each rate")
     parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--quick", action="store_true", help="one model, short runs")
     parser.add_argument("--json", type=Path, help="write all figures there")
     args = parser.parse_args()
     if args.quick:
-        args.models, args.seconds, args.rounds = args.models[:1], 1.5, 12
-        args.queries, args.seeds = 2000, 1
+        args.models, args.seconds = args.models[:1], 1.0
+        args.queries, args.turns = 2000, 2
     facts = machine_facts()
     print(f"{facts.cpu}, {args.workers} workers, {time.strftime('%Y-%m-%d')}, {args.precision}")
     table, held = [], []
@@ -211,23 +308,20 @@ def main() -> None:
             began = time.perf_counter()
             hosts[name] = Bench(Host(name, Path(folder), args.rows, args.precision), args.seconds)
             print(f"  {name} compiled in {time.perf_counter() - began:.0f} s", flush=True)
-        print("\nMEASURED queries/s that hold p95 (simulated in brackets); tails at half load")
-        print("model | target | p95 ms | split | static | DeepRecSched | Headway | over DRS | "
-              "p95 over DRS | p99 over DRS")  # fmt: skip
+        print(
+            "\nMEASURED queries/s that hold p95 (simulated in brackets), over DeepRecSched's with "
+            "95 % intervals; tails at half of DeepRecSched's rate (aim for p95: at most 0.5x)"
+        )
+        print("model | target | p95 ms | split | static | DeepRecSched | Headway | static over DRS | "
+              "Headway over DRS | p95 over DRS | p99 over DRS")  # fmt: skip
         for name, bench in hosts.items():
             table += compare(bench, name, args)
         print("\nmodel | plan | load | p50 measured / simulated ms | p95 | p99")
         for name, bench in hosts.items():
             lbt = next(r for r in table if r["model"] == name and r["level"] == "medium")
-            held += hold(bench, name, lbt, args)
-    errors = errors_of(held)
-    if len(errors):
-        middle, worst = float(np.median(errors)), float(errors.max())
-        print(
-            f"\nsimulator against machine over {len(errors)} percentiles: median error "
-            f"{middle:.1%} (target 10%: {'met' if middle <= 0.1 else 'MISSED'}), worst "
-            f"{worst:.1%} (target 25%: {'met' if worst <= 0.25 else 'MISSED'})"
-        )
+            if lbt["lbt"]["deeprecsched"]:
+                held += hold(bench, name, lbt, args)
+    show_errors(held)
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         told = {"machine": facts.cpu, "date": time.strftime("%Y-%m-%d"), "throughput": table}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from headway.scheduler import ServiceTimes
 from headway.scheduler.split import (
+    Choice,
     Split,
-    choose_split,
     largest_useful,
     splits_for,
     tail_ns,
@@ -27,7 +27,7 @@ CHEAPEST = min(s.ns_per_candidate for s in SPLITS)
 def chosen(load: float, workers: int, present: int | None = None) -> int:
     """Return the split size at a load, as a share of what the cheapest split can bear."""
     rate = load * workers / CHEAPEST
-    return SPLITS[choose_split(SPLITS, rate, workers, present)].size
+    return Choice(SPLITS, workers).at(rate, present).size
 
 
 @pytest.mark.parametrize("workers", [2, 8, 40])
@@ -47,7 +47,7 @@ def test_overload_is_met_with_the_least_work_per_candidate(load: float, workers:
 
 
 def test_without_load_one_alone_is_as_quick_as_it_can_be() -> None:
-    found = SPLITS[choose_split(SPLITS, 0.0, 4)]
+    found = Choice(SPLITS, 4).at(0.0)
     assert tail_ns(found, 0.0, 4) == min(tail_ns(s, 0.0, 4) for s in SPLITS)
 
 
@@ -61,7 +61,7 @@ def test_no_split_is_above_the_largest_useful(sizes: list[int], largest: int) ->
     assert splits[-1].size == largest
     assert all(s.chunks >= 1 and s.spread >= 0 and s.ns_per_candidate > 0 for s in splits)
     for rate in (0.0, 1e-6, 1e-3, 1e9):
-        assert 0 <= choose_split(splits, rate, 2) < len(splits)
+        assert Choice(splits, 2).at(rate) in splits
 
 
 def test_a_split_describes_the_chunks_that_it_makes() -> None:
@@ -79,16 +79,16 @@ def one(size: int, ns: float) -> Split:
 
 def test_the_present_split_stays_while_another_is_hardly_better() -> None:
     splits = [one(10, 1_000.0), one(20, 990.0), one(30, 930.0)]
-    assert choose_split(splits[:2], 0.0, 2, present=10) == 0
-    assert choose_split(splits[:2], 0.0, 2) == 1
-    assert choose_split(splits, 0.0, 2, present=10) == 2
+    assert Choice(splits[:2], 2).at(0.0, present=10) is splits[0]
+    assert Choice(splits[:2], 2).at(0.0) is splits[1]
+    assert Choice(splits, 2).at(0.0, present=10) is splits[2]
 
 
 def test_the_present_split_goes_when_it_cannot_bear_the_load() -> None:
     splits = [one(10, 1_010.0), one(20, 1_000.0)]
     rate = 2 * 0.965 / 10.0
     assert tail_ns(splits[0], rate, 2) == inf
-    assert choose_split(splits, rate, 2, present=10) == 1
+    assert Choice(splits, 2).at(rate, present=10) is splits[1]
 
 
 def test_a_present_split_that_is_no_more_offered_does_not_matter() -> None:

@@ -133,3 +133,24 @@ def test_a_slow_machine_takes_as_much_longer() -> None:
         return events[0][0]
 
     assert (taken(1.0), taken(3.0)) == (700_000, 2_100_000)
+
+
+def test_a_core_that_rested_takes_longer_and_one_at_work_does_not() -> None:
+    rested = ((1, 200_000), (64, 1_400_000))
+    machine = Machine(
+        cores=1, service=((1, 100_000), (64, 700_000)), rested_service=rested, rest_ns=1_000_000
+    )
+    events: list[Event] = []
+    host = Host(machine, Plan(workers=1), events, count(), np.random.default_rng(0))
+
+    def took(at: int) -> int:
+        host.arrive(at, 64, at + 10**12, at)
+        end, _, _, work = heappop(events)
+        host.finish(work, end)
+        return end - at
+
+    first = took(0)
+    assert first == 1_400_000
+    assert took(first) == 700_000
+    later = first + 700_000 + 1_000_000
+    assert took(later) == pytest.approx(700_000 + 700_000 * (1 - np.exp(-1)), rel=1e-6)

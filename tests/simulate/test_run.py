@@ -104,3 +104,22 @@ def test_memory_does_not_grow_with_the_queries() -> None:
 
     peak(500)
     assert peak(4_000) < peak(1_000) + 100_000
+
+
+def test_where_small_chunks_take_nearly_the_target_the_adaptive_policy_still_holds_it() -> None:
+    # Cutting finer doubles the work and shortens a chunk by a tenth of the target.
+    knots = ((1, 7_600_000), (8, 15_500_000), (16, 18_100_000), (32, 21_600_000), (64, 28_600_000))
+    plan = Plan(
+        workers=40,
+        policy="adaptive",
+        split_size=4096,
+        service=knots,
+        target_ns=Ns(25_000_000),
+        timeout_ns=Ns(10**12),
+        queue_candidates=10**9,
+    )
+    rng = np.random.default_rng(3)
+    schedule = draw_schedule(50.0, 60.0, production_sizes, rng)
+    record = simulate(Machine(cores=40, service=knots), plan, schedule, rng)
+    late = np.mean(record.after(10**10).latency_ns > plan.target_ns)
+    assert late <= 0.05

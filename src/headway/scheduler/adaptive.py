@@ -8,14 +8,14 @@ from math import exp
 from headway.core import Ns, Plan
 from headway.scheduler.pools import Pool
 from headway.scheduler.queries import Open
-from headway.scheduler.split import Split, choose_split, largest_useful, splits_for
+from headway.scheduler.split import Choice, largest_useful, splits_for
 from headway.scheduler.times import ServiceTimes
 
 _MEMORY = 20
 _LOOKS = 5
 _SIZES = 512
 _FIRST_LOOK = 32
-_SHARE = 0.8
+_SHARE = 0.95
 _MOST = 4096
 _SAVES = 0.15
 
@@ -24,7 +24,7 @@ class AdaptivePolicy:
     """Small chunks while workers idle, whole queries and batches while they do not.
 
     - **Split size** follows the arrival rate: at regular looks it becomes the one with the
-      shortest predicted tail (``choose_split``) for the sizes seen of late, the service times
+      shortest predicted tail (``Choice``) for the sizes seen of late, the service times
       and the workers. What waits counts as load that comes on top, so a burst is answered at
       once and not only when the smoothed rate has risen.
     - **Batches** of several queries hold an even share of the queue among the workers; or up to
@@ -47,7 +47,7 @@ class AdaptivePolicy:
         self._sizes: list[int] = []
         self._seen = 0
         self._next_sizes = _FIRST_LOOK
-        self._splits: tuple[Split, ...] = ()
+        self._choice: Choice | None = None
         self._most = [plan.split_size, plan.split_size]
         self._split = plan.split_size
         self._batches = True
@@ -200,12 +200,11 @@ class AdaptivePolicy:
         if self._seen >= self._next_sizes:
             self._next_sizes = self._seen + min(4 * _SIZES, self._seen)
             self._describe(pools)
-        if self._splits:
+        if self._choice is not None:
             # What waits should be gone within half a target.
             extra = 2 * cores.waiting_candidates / self._target
             load = (self._rate * self._share(pools) + extra) * cores.times.scale
-            chosen = choose_split(self._splits, load, cores.workers, self._split)
-            self._split = self._splits[chosen].size
+            self._split = self._choice.at(load, self._split).size
             halves = 2 * cores.times.of(-(-self._split // 2))
             self._batches = cores.times.of(self._split) <= (1 - _SAVES) * halves
 
@@ -218,7 +217,8 @@ class AdaptivePolicy:
                 curve = pool.times.curve(most)
                 self._most[pool.number] = largest_useful(curve, limit, most)
                 if not pool.number:
-                    self._splits = splits_for(self._sizes, curve, self._most[0])
+                    splits = splits_for(self._sizes, curve, self._most[0])
+                    self._choice = Choice(splits, pool.workers)
 
     def _share(self, pools: Sequence[Pool]) -> float:
         """Part of the candidates that the cores get when all kinds are busy."""

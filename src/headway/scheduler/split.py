@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, log, sqrt
+from math import ceil, inf, log, sqrt
 
 import msgspec
 import numpy as np
@@ -74,31 +74,48 @@ def _split(
     )
 
 
-def choose_split(
-    splits: Sequence[Split], rate: float, workers: int, present: int | None = None
-) -> int:
-    """Return the index of the split whose largest queries are predicted to be done first.
+class Choice:
+    """Which split size at which load; what a load means is worked out once, in steps of 1 %.
 
-    Above the load that any split can bear, the one with the least work per candidate is best.
-    The present split stays while it bears the load and another would not be at least a
-    twentieth sooner, so that the choice does not flap between neighbours.
-
-    Args:
-        splits: as ``splits_for`` made them.
-        rate: candidates per nanosecond that arrive, in the time scale of the splits.
-        workers: of the machine.
-        present: size of the split now in force, if any.
+    The split chosen is that whose largest queries are predicted to be done first. Above the load
+    that any split can bear, the one with the least work per candidate is best. The present split
+    stays while it bears the load and another would not be at least a twentieth sooner, so that
+    the choice does not flap between neighbours.
     """
-    best, best_ns, kept, kept_ns = -1, inf, -1, inf
-    for index, split in enumerate(splits):
-        predicted = tail_ns(split, rate, workers)
-        if predicted < best_ns:
-            best, best_ns = index, predicted
-        if split.size == present:
-            kept, kept_ns = index, predicted
-    if best < 0:
-        return min(range(len(splits)), key=lambda i: splits[i].ns_per_candidate)
-    return kept if kept_ns * (1 - _WORTH) < best_ns else best
+
+    __slots__ = ("_known", "_splits", "_step", "_workers")
+
+    def __init__(self, splits: Sequence[Split], workers: int) -> None:
+        """Describe no load yet.
+
+        Args:
+            splits: as ``splits_for`` made them.
+            workers: of the machine.
+        """
+        self._splits = splits
+        self._workers = workers
+        self._step = workers / min(s.ns_per_candidate for s in splits) / 100
+        self._known: dict[int, tuple[float, ...]] = {}
+
+    def at(self, rate: float, present: int | None = None) -> Split:
+        """Return the split for a load.
+
+        Args:
+            rate: candidates per nanosecond that arrive, in the time scale of the splits.
+            present: size of the split now in force, if any.
+        """
+        step = min(100, ceil(rate / self._step))
+        predicted = self._known.get(step)
+        if predicted is None:
+            loads = (tail_ns(s, step * self._step, self._workers) for s in self._splits)
+            predicted = self._known[step] = tuple(loads)
+        best_ns = min(predicted)
+        if best_ns == inf:
+            return min(self._splits, key=lambda s: s.ns_per_candidate)
+        for split, ns in zip(self._splits, predicted, strict=True):
+            if split.size == present and ns * (1 - _WORTH) < best_ns:
+                return split
+        return self._splits[predicted.index(best_ns)]
 
 
 def tail_ns(split: Split, rate: float, workers: int) -> float:

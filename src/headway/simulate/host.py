@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from heapq import heappush
 from itertools import count
+from math import expm1
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from headway.scheduler import (
 )
 from headway.simulate.machine import Machine
 
+_LONG_AGO = 10**18
 Event = tuple[int, int, "Host", Work]
 """(when, serial, host, work that is then finished)."""
 
@@ -34,11 +36,14 @@ class Host:
 
     __slots__ = (
         "_cores",
+        "_ended",
         "_events",
         "_factors",
         "_idle",
         "_place",
         "_ratios",
+        "_rest_ns",
+        "_rested",
         "_serial",
         "_times",
         "busy_ns",
@@ -74,6 +79,9 @@ class Host:
         self._times = [ServiceTimes(machine.service)]
         if accelerators:
             self._times.append(ServiceTimes(machine.accelerator_service))
+        self._rested = ServiceTimes(machine.rested_service) if machine.rested_service else None
+        self._rest_ns = machine.rest_ns
+        self._ended = [-_LONG_AGO] * cores
         self._factors = [machine.factors(max(1, busy)) for busy in range(cores + 1)]
         self._ratios = rng.permutation(machine.ratios or (1.0,)).tolist()
         self._place = 0
@@ -114,9 +122,15 @@ class Host:
         kind = work.worker < 0
         ratios = self._ratios
         self._place = place = (self._place + 1) % len(ratios)
-        taken = self._times[kind].of(work.candidates) * ratios[place] * self.slowdown
+        taken = self._times[kind].of(work.candidates)
         if not kind:
+            if self._rested is not None:
+                rest = now - self._ended[work.worker]
+                more = self._rested.of(work.candidates) - taken
+                taken -= more * expm1(-rest / self._rest_ns)
             taken *= self._factors[self._cores - len(self._idle[0])]
-        length = max(1, round(taken))
+        length = max(1, round(taken * ratios[place] * self.slowdown))
+        if not kind:
+            self._ended[work.worker] = now + length
         self.busy_ns += length
         heappush(self._events, (now + length, next(self._serial), self, work))

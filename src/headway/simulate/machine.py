@@ -47,6 +47,9 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             proportion to the busy ones.
         ratios: what a piece of work takes over what ``service`` says, drawn evenly; empty: as it
             says.
+        rested_service: of a core that had nothing to do for long, so that caches hold others'
+            rows and weights; empty: as ``service``.
+        rest_ns: after so long without work a core is as good as rested (63 % of the way).
         accelerators: workers of the second kind.
         accelerator_service: nanoseconds of one of them, by candidates.
         price_per_hour: of the machine, in any money.
@@ -58,6 +61,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     service: Knots
     interference: Annotated[float, Meta(ge=1)] = 1.0
     ratios: tuple[float, ...] = ()
+    rested_service: Knots = ()
+    rest_ns: Positive = 4_000_000
     accelerators: Annotated[int, Meta(ge=0)] = 0
     accelerator_service: Knots = ()
     price_per_hour: Annotated[float, Meta(ge=0)] = 0.0

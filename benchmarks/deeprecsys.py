@@ -309,7 +309,7 @@ def main() -> None:
         "--interference",
         type=float,
         default=1.1,
-        help="how many times longer a core takes when all are busy, where it was not measured",
+        help="how many times longer a core takes when all are busy; more where more was measured",
     )
     parser.add_argument("--queries", type=int, default=8_000, help="of a run at least")
     parser.add_argument("--seeds", type=int, default=3, help="of the tails")
@@ -326,7 +326,7 @@ def main() -> None:
     told = json.loads(args.profiles.read_text())
     print(
         f"Service times: {told['engine']} on {told['machine']}, {told['date']}; all cores busy, "
-        f"a core takes {args.interference:g} times as long (assumed, unless the profile has it)",
+        f"a core takes {args.interference:g} times as long (assumed; more where the profile says so)",
         flush=True,
     )
     rows: list[Row] = []

@@ -30,6 +30,7 @@ import msgspec
 import numpy as np
 from host import Host
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 from simulated import Prober, adaptive, fixed
 
 from headway.core import MonotonicClock, Ns, Plan, Sla, from_seconds, static_baseline
@@ -41,7 +42,7 @@ from headway.workload import Schedule, draw_schedule
 
 MODELS = ("rmc1", "rmc3", "wnd", "din")
 LOADS = (0.3, 0.45, 0.6, 0.75, 0.9)
-RATES = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2)
+RATES = (0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
 TARGETS = {"tight": 2.5, "medium": 6.0}
 PERCENTILES = (50.0, 95.0, 99.0)
 MEDIAN_TARGET, WORST_TARGET = 0.10, 0.25
@@ -119,25 +120,36 @@ def sweep(
     return found
 
 
-def throughput(
-    by_rate: list[Turns], rates: Sequence[float], sla: Sla, some: Sequence[int]
-) -> float:
-    """Return the rate at which so many are late as the SLA allows, over some of the turns.
+def late_shares(found: dict[str, list[Turns]], sla: Sla) -> dict[str, NDArray[np.float64]]:
+    """Return the share of late queries, refused ones among them, ``[rates, turns]`` by plan."""
+    return {
+        name: np.array([[np.mean(t > sla.limit_ns) for t in turns] for turns in by_rate])
+        for name, by_rate in found.items()
+    }
 
-    Between two rates the share of late ones is taken to rise evenly; 0 if the lowest rate has
-    too many already, the highest rate if even that holds.
+
+def throughput(late: NDArray[np.float64], rates: Sequence[float], sla: Sla) -> float:
+    """Return the rate at which so many are late as the SLA allows.
+
+    The share of late ones is made to rise with the rate by isotonic regression, so that a slow
+    moment of the host at a low rate does not decide alone, and to rise evenly between two rates.
+
+    Args:
+        late: float64 ``[rates]``, share of late queries.
+        rates: queries/s, rising.
+        sla: what must hold.
+
+    Returns:
+        0 if the lowest rate has too many already, the highest rate if even that holds.
     """
-    late = np.array(
-        [np.mean(np.concatenate([turns[i] for i in some]) > sla.limit_ns) for turns in by_rate]
-    )
     allowed = 1 - sla.percentile / 100
-    late = np.maximum.accumulate(late)
-    if late[0] > allowed:
+    rising = isotonic_regression(late).x
+    if rising[0] > allowed:
         return 0.0
-    if late[-1] <= allowed:
+    if rising[-1] <= allowed:
         return float(rates[-1])
-    at = int(np.argmax(late > allowed))
-    part = (allowed - late[at - 1]) / (late[at] - late[at - 1])
+    at = int(np.argmax(rising > allowed))
+    part = (allowed - rising[at - 1]) / (rising[at] - rising[at - 1])
     return float(rates[at - 1] + part * (rates[at] - rates[at - 1]))
 
 
@@ -146,7 +158,7 @@ def compare(bench: Bench, name: str, args: argparse.Namespace) -> list[Row]:
     rows = []
     for level, factor in TARGETS.items():
         machine = bench.host.calibrate(args.rounds, args.workers)
-        middle = float(np.interp(256, *np.array(machine.service, float).T))
+        middle = float(np.interp(256, *np.array(machine.rested_service, float).T))
         sla = Sla(percentile=95.0, limit_ns=Ns(int(factor * middle * machine.interference)))
         plans, simulated = plans_for(machine, sla, args.queries)
         rates = [part * max(simulated.values()) for part in RATES]
@@ -154,9 +166,10 @@ def compare(bench: Bench, name: str, args: argparse.Namespace) -> list[Row]:
         row: Row = {"model": name, "level": level, "sla_ms": sla.limit_ns / 1e6, "rates": rates}
         row["split"] = plans["deeprecsched"].split_size
         row["simulated"] = simulated
-        whole = range(args.turns)
-        row["lbt"] = {plan: throughput(found[plan], rates, sla, whole) for plan in plans}
-        row["over"] = interval(found, rates, sla)
+        late = late_shares(found, sla)
+        row["late"] = {plan: shares.tolist() for plan, shares in late.items()}
+        row["lbt"] = {plan: throughput(late[plan].mean(axis=1), rates, sla) for plan in plans}
+        row["over"] = interval(late, rates, sla)
         half = 0.5 * (row["lbt"]["deeprecsched"] or rates[0])
         some = {plan: plans[plan] for plan in ("deeprecsched", "headway")}
         row["half_qps"] = half
@@ -172,15 +185,15 @@ def draws(turns: int) -> NDArray[np.int64]:
 
 
 def interval(
-    found: dict[str, list[Turns]], rates: Sequence[float], sla: Sla
+    late: dict[str, NDArray[np.float64]], rates: Sequence[float], sla: Sla
 ) -> dict[str, tuple[float, float]]:
     """Return 95 % intervals of throughput over DeepRecSched's, the same turns drawn for both."""
     ratios: dict[str, list[float]] = {"static": [], "headway": []}
-    for some in draws(len(found["static"][0])):
-        base = throughput(found["deeprecsched"], rates, sla, some)
+    for some in draws(late["static"].shape[1]):
+        qps = {name: throughput(s[:, some].mean(axis=1), rates, sla) for name, s in late.items()}
         for name, values in ratios.items():
-            if base:
-                values.append(throughput(found[name], rates, sla, some) / base)
+            if qps["deeprecsched"]:
+                values.append(qps[name] / qps["deeprecsched"])
     return {
         name: (float(np.percentile(v, 2.5)), float(np.percentile(v, 97.5)))
         for name, v in ratios.items()

@@ -33,7 +33,7 @@ def machines(path: Path, cores: int, interference: float = 1.0) -> dict[str, Mac
     Args:
         path: what ``eager_profiles.py`` wrote.
         cores: of the machine.
-        interference: with all cores busy, where none was measured.
+        interference: with all cores busy; more if more was measured, which is of two cores only.
     """
     told = json.loads(path.read_text())
     middle = told["percentiles"].index(50.0)
@@ -44,7 +44,7 @@ def machines(path: Path, cores: int, interference: float = 1.0) -> dict[str, Mac
         found[name] = Machine(
             cores=cores,
             service=tuple(zip(rows, times.astype(int).tolist(), strict=True)),
-            interference=max(1.0, model.get("interference") or interference),
+            interference=max(interference, model.get("interference") or 1.0),
         )
     return found
 

@@ -95,6 +95,23 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--machines-for" in told
 
 
+def test_a_lighter_bundle_and_rested_cores_take_their_share_of_the_time(tmp_path: Path) -> None:
+    box = {**BOX, "rested": 1.5, "rest_ms": 2}
+    (kind,) = read_fleet(written(tmp_path, machines=[box], plan={"lighter": 0.25})).spec.kinds
+    assert kind.machine.rested_service == ((1, 300_000), (1024, 12_000_000))
+    assert kind.machine.rest_ns == 2_000_000
+    assert kind.plan.lighter_service == ((1, 50_000), (1024, 2_000_000))
+
+
+def test_runs_and_the_report_count_what_the_lighter_bundle_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crowd = written(tmp_path, rate=3000, plan={"lighter": 0.3})
+    assert run(crowd, "--json", "--seeds", 2) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["totals"]["lightened"] == sum(r["lightened"] for r in told["runs"]) > 0
+
+
 def test_a_fixed_plan_is_the_static_baseline_unless_told_otherwise(tmp_path: Path) -> None:
     fixed = {"policy": "fixed"}
     (kind,) = read_fleet(written(tmp_path, plan=fixed)).spec.kinds
@@ -107,6 +124,10 @@ def test_a_fixed_plan_is_the_static_baseline_unless_told_otherwise(tmp_path: Pat
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"balancr": "random"}, "unknown key 'balancr' at the top level; did you mean 'balancer'"),
     ({"balancer": "best"}, "balancer"),
+    ({"plan": {"lighter": 0.5, "policy": "fixed"}}, "plan.lighter 0.5 needs policy adaptive"),
+    ({"plan": {"lighter": 0.5, "refuse_late": False}}, "plan.lighter 0.5 needs policy adaptive"),
+    ({"plan": {"lighter": 1}}, "plan.lighter"),
+    ({"machines": [{**BOX, "rested": 0.5}]}, "rested"),
     ({"rate": 0}, "rate"),
     ({"sla": "fast"}, "cannot read the SLA 'fast'"),
     ({"workload": "productive"}, "cannot read the workload 'productive'"),

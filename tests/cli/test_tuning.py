@@ -14,11 +14,6 @@ import pytest
 from tests.contracts import tiny_ranker
 
 from headway.bundle import (
-    BundleParts,
-    Provenance,
-    TablePart,
-    TowerEntry,
-    TowerPart,
     read_bundle,
     write_bundle,
 )
@@ -31,7 +26,7 @@ from headway.cli.tune_job import CHOSEN, CLIMBED, STATIC, check_reachable
 from headway.cli.tune_report import Figures, Row, TuneReport, conclusions, told
 from headway.cli.tune_search import search_plans
 from headway.core import ManualClock, NotProvenError, Ns, Plan, UsageError, parse_sla
-from headway.engine import LoadProfile, Profile, Tower, machine_facts
+from headway.engine import LoadProfile, Profile, machine_facts
 from headway.measure import LatencyProfile
 from headway.simulate import Machine
 from headway.tune import Budget, Score, Trial, Trials
@@ -42,32 +37,9 @@ MACHINE = Machine(cores=4, service=SERVICE, interference=1.3)
 SLA = parse_sla("p90=2ms")
 
 
-def tower_part(tower: Tower) -> TowerPart:
-    layout = tower.layout
-    assert isinstance(layout, TowerEntry)
-    return TowerPart(
-        content=tower.content,
-        precision=layout.precision,
-        inputs=layout.inputs,
-        outputs=layout.outputs,
-        lookups=layout.lookups,
-        embedded_width=layout.embedded_width,
-    )
-
-
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    golden = [tiny_ranker.draw(np.random.default_rng(0), n, f"golden-{n}") for n in (1, 7)]
-    parts = BundleParts(
-        name="tiny",
-        schema=tiny_ranker.SCHEMA,
-        tables={n: TablePart("f32", t.records) for n, t in tiny_ranker.tables().items()},
-        query_tower=tower_part(tiny_ranker.query_tower()),
-        candidate_tower=tower_part(tiny_ranker.candidate_tower()),
-        golden=tuple((query, tiny_ranker.expected(query)) for query in golden),
-        golden_tolerance=1e-4,
-        provenance=Provenance(created_unix=0, headway="0", model="tiny"),
-    )
+    parts = tiny_ranker.bundle_parts((1, 7))
     return write_bundle(tmp_path_factory.mktemp("tuning") / "tiny", parts).path
 
 

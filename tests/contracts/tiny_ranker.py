@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,15 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from headway.bundle import Lookup, TowerEntry, pack_table
+from headway.bundle import (
+    BundleParts,
+    Lookup,
+    Provenance,
+    TablePart,
+    TowerEntry,
+    TowerPart,
+    pack_table,
+)
 from headway.core import (
     Bag,
     Column,
@@ -262,3 +271,32 @@ def draw(rng: np.random.Generator, size: int, name: str = "q") -> Query:
         "similar": bags(size, 9),
     }
     return Query(name, context, candidates, size)
+
+
+def bundle_parts(sizes: Iterable[int] = (0, 1, 7, 20)) -> BundleParts:
+    """Return what a bundle of the model is written from, with golden queries of those sizes."""
+    rng = np.random.default_rng(0)
+    golden = [draw(rng, size, f"golden-{size}") for size in sizes]
+    return BundleParts(
+        name="tiny",
+        schema=SCHEMA,
+        tables={n: TablePart("f32", t.records) for n, t in tables().items()},
+        query_tower=_part(query_tower()),
+        candidate_tower=_part(candidate_tower()),
+        golden=tuple((query, expected(query)) for query in golden),
+        golden_tolerance=1e-4,
+        provenance=Provenance(created_unix=0, headway="0", model="tiny"),
+    )
+
+
+def _part(tower: Tower) -> TowerPart:
+    layout = tower.layout
+    assert isinstance(layout, TowerEntry)
+    return TowerPart(
+        content=tower.content,
+        precision=layout.precision,
+        inputs=layout.inputs,
+        outputs=layout.outputs,
+        lookups=layout.lookups,
+        embedded_width=layout.embedded_width,
+    )

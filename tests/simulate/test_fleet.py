@@ -151,3 +151,14 @@ def test_a_fleet_that_cannot_be_is_refused() -> None:
         fly(1e-6, 1)
     with pytest.raises(UsageError, match="random, round-robin"):
         make_balancer("best", np.random.default_rng(0))
+
+
+def test_under_overload_the_lighter_bundle_answers_what_would_be_refused() -> None:
+    box = kind(count=1)
+    strict = replace(box.plan, refuse_late=True, target_ns=SLA.limit_ns)
+    lighter = replace(strict, lighter_service=tuple((n, ns // 4) for n, ns in strict.service))
+    rate = 1.5 * LOAD_80 / 4
+    alone, helped = (fly(rate, 4, kinds=(replace(box, plan=plan),)) for plan in (strict, lighter))
+    assert alone.lightened == 0
+    assert helped.lightened > 0
+    assert helped.refused < 0.3 * alone.refused

@@ -203,3 +203,17 @@ def test_replays_in_blocks_are_those_in_one_piece(tmp_path: Path, hour: str) -> 
         assert (np.diff(together) >= 0).all()
         assert len(together) == pytest.approx(len(whole), rel=0.02)
         assert cv(together) == pytest.approx(cv(whole), rel=0.05)
+
+
+def test_a_file_is_read_once_while_it_stays_and_anew_when_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("0\n1\n4\n")
+    first = read_moments(path)
+    assert read_moments(path) is first
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 7.0
+    path.write_text("0\n1\n4\n9\n")
+    assert read_moments(path).tolist() == [0, 1, 4, 9]
+    path.unlink()
+    with pytest.raises(DataError, match=r"trace\.csv"):
+        read_moments(path)

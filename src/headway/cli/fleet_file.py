@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from headway.cli.service_times import ServiceSettings, Timed, service_times
 from headway.cli.yaml_file import read_yaml
-from headway.core import ConfigError, Plan, Sla, UsageError, from_ms, parse_sla
+from headway.core import ConfigError, Knots, Plan, Sla, UsageError, from_ms, parse_sla
 from headway.simulate import (
     Autoscale,
     BalancerName,
@@ -45,6 +45,8 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         queue_candidates: that may wait.
         timeout_ms: after which an answer is of no use.
         refuse_late: an adaptive policy turns away what it foresees to miss the SLA.
+        lighter: share of the time that a lighter bundle takes, which then answers what would be
+            turned away, as far as it is in time; 0: there is none.
         offload_candidates: a fixed policy sends queries from this size on to accelerators.
     """
 
@@ -54,6 +56,7 @@ class PlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     queue_candidates: Positive = 65_536
     timeout_ms: Annotated[float, Meta(gt=0)] = 1000.0
     refuse_late: bool = True
+    lighter: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     offload_candidates: Annotated[int, Meta(ge=0)] = 0
 
 
@@ -67,6 +70,8 @@ class MachineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         service: times of one core.
         interference: how many times longer a core takes when all are busy; by default as the
             profile says, where there is one, and else 1.
+        rested: how many times longer a core takes that had nothing to do for long.
+        rest_ms: after so long it is 63 % of the way there.
         accelerators: of one machine.
         accelerator: their times.
         price_per_hour: in any money.
@@ -80,6 +85,8 @@ class MachineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     cores: Annotated[int, Meta(ge=1, le=1024)]
     service: ServiceSettings
     interference: Annotated[float, Meta(ge=1)] | None = None
+    rested: Annotated[float, Meta(ge=1)] = 1.0
+    rest_ms: Annotated[float, Meta(gt=0)] = 4.0
     accelerators: Annotated[int, Meta(ge=0, le=64)] = 0
     accelerator: ServiceSettings | None = None
     price_per_hour: Amount = 0.0
@@ -250,6 +257,8 @@ def _kind(given: MachineSettings, plan: PlanSettings, sla: Sla, folder: Path) ->
         service=core.knots,
         interference=given.interference or core.interference,
         ratios=core.ratios,
+        rested_service=_scaled(core.knots, given.rested) if given.rested > 1 else (),
+        rest_ns=max(1, from_ms(given.rest_ms)),
         accelerators=given.accelerators,
         accelerator_service=helper.knots,
         price_per_hour=given.price_per_hour,
@@ -261,7 +270,16 @@ def _kind(given: MachineSettings, plan: PlanSettings, sla: Sla, folder: Path) ->
     )
 
 
+def _scaled(knots: Knots, factor: float) -> Knots:
+    return tuple((n, max(1, round(ns * factor))) for n, ns in knots)
+
+
 def _plan(machine: Machine, given: PlanSettings, sla: Sla) -> Plan:
+    if given.lighter and not (given.policy == "adaptive" and given.refuse_late):
+        raise UsageError(
+            f"plan.lighter {given.lighter:g} needs policy adaptive and refuse_late true, for the "
+            "lighter bundle answers what would be turned away"
+        )
     static = max(1, ceil(_LARGEST / machine.cores)) if given.policy == "fixed" else 1024
     return Plan(
         workers=machine.cores,
@@ -276,4 +294,5 @@ def _plan(machine: Machine, given: PlanSettings, sla: Sla) -> Plan:
         offload_candidates=given.offload_candidates,
         service=machine.service,
         accelerator_service=machine.accelerator_service,
+        lighter_service=_scaled(machine.service, given.lighter) if given.lighter else (),
     )

@@ -274,6 +274,8 @@ def _notes(totals: FleetTotals, sla: Sla) -> list[str]:
     notes = [f"{first}, 95 % interval {low} to {high}"]
     if not isfinite(tail.value_ms):
         notes.append("none: a refused, failed or late query counts as one that takes for ever")
+    if totals.lightened:
+        notes.append(f"answered by the lighter bundle: {totals.lightened:,} queries")
     if totals.retried:
         notes.append(f"lost with a machine and sent to another: {totals.retried:,} queries")
     if totals.cost:

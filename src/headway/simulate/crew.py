@@ -85,6 +85,7 @@ class Crew:
         account: machine time.
         arrived: queries so far.
         retried: of them sent a second time.
+        lightened: of them answered by the lighter bundle.
         agenda: (when, serial, action) of what will happen to the fleet itself.
     """
 
@@ -108,7 +109,7 @@ class Crew:
             rng: source of chance.
         """
         self.account = Account(kinds)
-        self.arrived = self.retried = 0
+        self.arrived = self.retried = self.lightened = 0
         self.agenda: list[tuple[int, int, Action]] = []
         self._kinds, self._faults, self._series = kinds, faults, series
         self._limit = sla.limit_ns
@@ -183,6 +184,7 @@ class Crew:
             if completion.outcome is Outcome.DONE:
                 taken = now - arrived
                 window.latency.add_one(taken)
+                self.lightened += completion.lighter
                 if taken > self._limit:
                     window.violations += 1
             else:

@@ -223,6 +223,7 @@ class _Run:
             late=series.late,
             failed=series.failed,
             retried=crew.retried,
+            lightened=crew.lightened,
             latency=series.latency,
             windows=windows,
             violations=series.violations,

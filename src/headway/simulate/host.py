@@ -40,6 +40,7 @@ class Host:
         "_events",
         "_factors",
         "_idle",
+        "_lighter",
         "_place",
         "_ratios",
         "_rest_ns",
@@ -77,6 +78,8 @@ class Host:
         accelerators = min(plan.accelerators, machine.accelerators)
         self._idle = [list(range(cores - 1, -1, -1)), [-1 - i for i in range(accelerators)]]
         self._times = [ServiceTimes(machine.service)]
+        # Its times are the plan's: a machine is described by those of the bundle it serves.
+        self._lighter = ServiceTimes(plan.lighter_service) if plan.lighter_service else None
         if accelerators:
             self._times.append(ServiceTimes(machine.accelerator_service))
         self._rested = ServiceTimes(machine.rested_service) if machine.rested_service else None
@@ -122,9 +125,11 @@ class Host:
         kind = work.worker < 0
         ratios = self._ratios
         self._place = place = (self._place + 1) % len(ratios)
-        taken = self._times[kind].of(work.candidates)
+        lighter = self._lighter if work.lighter else None
+        times = self._times[kind] if lighter is None else lighter
+        taken = times.of(work.candidates)
         if not kind:
-            if self._rested is not None:
+            if self._rested is not None and lighter is None:
                 rest = now - self._ended[work.worker]
                 more = self._rested.of(work.candidates) - taken
                 taken -= more * expm1(-rest / self._rest_ns)

@@ -45,7 +45,7 @@ class FleetTotals(msgspec.Struct, frozen=True, kw_only=True):
     """Runs with several seeds as one; counts are sums, the rest means of a run.
 
     Attributes:
-        queries, refused, late, failed, retried, violations: of all runs.
+        queries, refused, late, failed, retried, lightened, violations: of all runs.
         percentiles: of all latencies, with intervals; the SLA's is the last.
         met: the SLA holds over all latencies.
         violation_s: seconds in violation.
@@ -58,6 +58,7 @@ class FleetTotals(msgspec.Struct, frozen=True, kw_only=True):
     late: int
     failed: int
     retried: int
+    lightened: int
     violations: int
     percentiles: tuple[Percentile, ...]
     met: bool
@@ -154,6 +155,7 @@ def sum_up(runs: Sequence[FleetRun], sla: Sla) -> FleetTotals:
         late=total("late"),
         failed=total("failed"),
         retried=total("retried"),
+        lightened=total("lightened"),
         violations=total("violations"),
         percentiles=percentiles,
         met=percentiles[-1].value_ms * 1e6 <= sla.limit_ns,

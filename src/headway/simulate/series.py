@@ -55,6 +55,7 @@ class FleetRun(msgspec.Struct, frozen=True, kw_only=True):
         late: not answered by their deadline.
         failed: lost with a machine, and not saved by another.
         retried: lost with a machine and sent to another.
+        lightened: answered by the lighter bundle.
         latency: of all queries; what was not answered counts as infinite.
         windows: the run over time.
         violations: queries over the SLA's limit, the unanswered among them.
@@ -73,6 +74,7 @@ class FleetRun(msgspec.Struct, frozen=True, kw_only=True):
     late: int
     failed: int
     retried: int
+    lightened: int
     latency: LatencyHistogram
     windows: tuple[FleetWindow, ...]
     violations: int

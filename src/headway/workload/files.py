@@ -6,8 +6,9 @@ import csv
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache, wraps
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -27,6 +28,27 @@ Row = tuple[int, list[str]]
 """The number of a line and its cells."""
 
 
+def _kept(read: Callable[[Path], NDArray[np.float64]]) -> Callable[[Path], NDArray[np.float64]]:
+    """Let a file be read once as long as it stays the same; searches draw from it many times."""
+
+    @lru_cache(maxsize=2)
+    def known(path: Path, *_: int) -> NDArray[np.float64]:
+        found = read(path)
+        found.flags.writeable = False
+        return found
+
+    @wraps(read)
+    def reader(path: Path) -> NDArray[np.float64]:
+        try:
+            state = path.stat()
+        except OSError:
+            return read(path)
+        return known(path, state.st_size, state.st_mtime_ns)
+
+    return reader
+
+
+@_kept
 def read_moments(path: Path) -> NDArray[np.float64]:
     """Read when things happened, from a csv or csv.gz.
 
@@ -35,7 +57,8 @@ def read_moments(path: Path) -> NDArray[np.float64]:
             its first column and no header. Order does not matter.
 
     Returns:
-        float64 ``[events]``, seconds from the first, in order; two at least, not all alike.
+        float64 ``[events]``, seconds from the first, in order; two at least, not all alike. Not
+        to be written to, as what ``read_counts`` returns: a file that stays is read once.
 
     Raises:
         DataError: naming the file and the line.
@@ -51,6 +74,7 @@ def read_moments(path: Path) -> NDArray[np.float64]:
     return moments
 
 
+@_kept
 def read_counts(path: Path) -> NDArray[np.float64]:
     """Read how many queries came in each minute, from a csv or csv.gz.
 

@@ -17,7 +17,7 @@ _TAIL = 0.02
 _FULL = 0.97
 _INEFFICIENT = 1.05
 _WORTH = 0.05
-_QUANTILES = (50, 75, 90, 95, 97, 99)
+_QUANTILES = (50, 75, 90, 95, 97, 99, 100)
 
 
 class Split(msgspec.Struct, frozen=True, gc=False):
@@ -133,13 +133,14 @@ def tail_ns(split: Split, rate: float, workers: int) -> float:
     load = rate * split.ns_per_candidate / workers
     if load >= _FULL:
         return inf
-    return _alone(split, workers * (1 - load)) + _wait(split, load, workers)
+    return _alone(split, workers * (1 - load), workers) + _wait(split, load, workers)
 
 
-def _alone(split: Split, free: float) -> float:
+def _alone(split: Split, free: float, workers: int) -> float:
     """Time of the slowest of some large queries, if it meets no other."""
     slots = max(free, 1.0)
-    return max(ns * max(1.0, chunks / slots) for ns, chunks in split.alone_ns)
+    # However idle the machine, more chunks than workers take turns.
+    return max(ns * max(-(-chunks // workers), chunks / slots) for ns, chunks in split.alone_ns)
 
 
 def _wait(split: Split, load: float, workers: int) -> float:

@@ -324,9 +324,9 @@ def main() -> None:
         "--startups", type=float, nargs="*", default=[15.0, 180.0], help="shown beside it"
     )
     parser.add_argument("--target", type=float, default=0.6, help="utilisation of the threshold")
-    parser.add_argument("--cover", type=float, default=0.95, help="of the errors of forecasts")
+    parser.add_argument("--cover", type=float, default=0.98, help="of the errors of forecasts")
     parser.add_argument(
-        "--lighter", type=float, default=0.5, help="time of the lighter bundle over the full one's"
+        "--lighter", type=float, default=0.25, help="time of the lighter bundle over the full one's"
     )
     parser.add_argument("--speed", type=float, default=40.0, help="of conversations and burst")
     parser.add_argument("--day-speed", type=float, default=150.0, help="of the day")

@@ -39,6 +39,10 @@ def test_while_calm_a_query_is_split_over_the_idle_workers() -> None:
     assert crew.latency(60) < 0.4 * 4.09 * MS
 
 
+def test_the_first_query_that_an_idle_machine_meets_is_split_too() -> None:
+    assert Crew(adaptive()).chunks(400) >= 4
+
+
 def test_two_workers_share_a_query_too() -> None:
     crew = calm(adaptive(workers=2))
     assert crew.chunks(400) == 2
@@ -79,9 +83,8 @@ def test_small_queries_wait_for_a_worker_s_share_of_a_large_one_not_for_all_of_i
 
 
 def test_what_is_foreseen_late_is_refused_only_while_all_workers_are_busy() -> None:
-    crew = Crew(adaptive(workers=2, target_ns=Ns(3 * MS)))
-    # Longer than the target even alone, but a worker is free, and may be quicker than thought.
-    assert isinstance(crew.submit(500), Accepted)
+    crew = Crew(adaptive(workers=1, target_ns=Ns(3 * MS)))
+    # Longer than the target even alone, but the worker is free, and may be quicker than thought.
     assert isinstance(crew.submit(500), Accepted)
     refused = crew.submit(500)
     assert isinstance(refused, Refused)

@@ -14,7 +14,7 @@ from headway.scheduler.times import ServiceTimes
 _MEMORY = 20
 _LOOKS = 5
 _SIZES = 512
-_FIRST_LOOK = 32
+_FIRST_LOOK = 1
 _SHARE = 0.95
 _MOST = 4096
 _SAVES = 0.15

@@ -20,8 +20,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 import tempfile
 import time
@@ -48,8 +46,10 @@ from headway.simulate import (
     Utilisation,
     machines_for,
     run_job,
+    scaled,
 )
 from headway.workload import Counts, Steps, Workload
+from headway.workload.files import read_counts, read_moments
 
 TARGET = 0.6
 LLM = Path("traces-azure-llm", "AzureLLMInferenceTrace_conv.csv.gz")
@@ -93,7 +93,7 @@ def loads(data: Path, folder: Path, args: argparse.Namespace) -> list[Load]:
         ("Azure Functions day", data / DAY, 60.0, args.day_speed, 300.0),
     ):
         if path.exists():
-            counts = moments_per_bin(path) if step_s == BIN_S else minutes(path)
+            counts = moments_per_bin(path) if step_s == BIN_S else read_counts(path)
         else:
             counts = stand_in(int(step_s), args.seed)
         name = title if path.exists() else f"{title} (synthetic stand-in)"
@@ -120,26 +120,10 @@ def loads(data: Path, folder: Path, args: argparse.Namespace) -> list[Load]:
     return found
 
 
-def table(path: Path) -> list[list[str]]:
-    with gzip.open(path, "rt", newline="") as file:
-        return list(csv.reader(file))
-
-
 def moments_per_bin(path: Path) -> NDArray[np.float64]:
     """Return how many moments of a trace fall into each bin, the last one left out."""
-    rows = table(path)
-    column = [row[rows[0].index("TIMESTAMP")] for row in rows[1:] if row]
-    moments = np.sort(np.array(column, "datetime64[ns]").astype(np.int64)) / 1e9
-    bins = ((moments - moments[0]) / BIN_S).astype(int)
+    bins = (read_moments(path) / BIN_S).astype(int)
     return np.array(np.bincount(bins)[:-1], np.float64)
-
-
-def minutes(path: Path) -> NDArray[np.float64]:
-    """Return counts per minute, summed over functions."""
-    rows = table(path)
-    places = [i for i, name in enumerate(rows[0]) if name.removeprefix("minute_").isdigit()]
-    counts = [[float(row[i]) for i in places] for row in rows[1:] if row]
-    return np.asarray(np.sum(counts, axis=0), np.float64)
 
 
 def stand_in(step_s: int, seed: int) -> NDArray[np.float64]:
@@ -167,7 +151,7 @@ class Bench:
         """Return so many replicas at the start; a lighter bundle takes that share of the time."""
         plan = adaptive(self.machine, self.sla, refuse=refuse)
         if lighter:
-            times = tuple((n, int(ns * lighter)) for n, ns in self.machine.service)
+            times = scaled(self.machine.service, lighter)
             plan = msgspec.structs.replace(plan, lighter_service=times)
         # No query is larger, and larger batches would not be in time; a new replica starts faster.
         plan = msgspec.structs.replace(plan, split_size=MOST)

@@ -42,7 +42,7 @@ from simulated import (
 
 from headway.core import Plan, Sla
 from headway.measure import estimate_percentiles
-from headway.simulate import FleetJob, FleetSpec, Machine, MachineKind, run_job, simulate
+from headway.simulate import FleetJob, FleetSpec, Machine, MachineKind, run_job, scaled, simulate
 from headway.workload import Diurnal, Workload, draw_schedule, production_sizes
 
 TARGET = 1.7
@@ -139,8 +139,7 @@ class Fleet:
 
 def slower(machine: Machine, factor: float) -> Machine:
     """Return the machine with all times so many times as long."""
-    service = tuple((n, int(ns * factor)) for n, ns in machine.service)
-    return msgspec.structs.replace(machine, service=service)
+    return msgspec.structs.replace(machine, service=scaled(machine.service, factor))
 
 
 def tails(times: Times) -> tuple[float, ...]:

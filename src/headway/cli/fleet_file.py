@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from headway.cli.service_times import ServiceSettings, Timed, service_times
 from headway.cli.yaml_file import read_yaml
-from headway.core import ConfigError, Knots, Plan, Sla, UsageError, from_ms, parse_sla
+from headway.core import ConfigError, Plan, Sla, UsageError, from_ms, parse_sla
 from headway.simulate import (
     Autoscale,
     BalancerName,
@@ -22,6 +22,7 @@ from headway.simulate import (
     Machine,
     MachineKind,
     Stragglers,
+    scaled,
     series_length_s,
 )
 from headway.workload import Counts, Trace, Workload
@@ -257,7 +258,7 @@ def _kind(given: MachineSettings, plan: PlanSettings, sla: Sla, folder: Path) ->
         service=core.knots,
         interference=given.interference or core.interference,
         ratios=core.ratios,
-        rested_service=_scaled(core.knots, given.rested) if given.rested > 1 else (),
+        rested_service=scaled(core.knots, given.rested) if given.rested > 1 else (),
         rest_ns=max(1, from_ms(given.rest_ms)),
         accelerators=given.accelerators,
         accelerator_service=helper.knots,
@@ -268,10 +269,6 @@ def _kind(given: MachineSettings, plan: PlanSettings, sla: Sla, folder: Path) ->
     return MachineKind(
         name=given.name, machine=machine, plan=_plan(machine, plan, sla), count=given.count
     )
-
-
-def _scaled(knots: Knots, factor: float) -> Knots:
-    return tuple((n, max(1, round(ns * factor))) for n, ns in knots)
 
 
 def _plan(machine: Machine, given: PlanSettings, sla: Sla) -> Plan:
@@ -294,5 +291,5 @@ def _plan(machine: Machine, given: PlanSettings, sla: Sla) -> Plan:
         offload_candidates=given.offload_candidates,
         service=machine.service,
         accelerator_service=machine.accelerator_service,
-        lighter_service=_scaled(machine.service, given.lighter) if given.lighter else (),
+        lighter_service=scaled(machine.service, given.lighter) if given.lighter else (),
     )

@@ -14,7 +14,6 @@ from headway.scheduler.times import ServiceTimes
 _MEMORY = 20
 _LOOKS = 5
 _SIZES = 512
-_FIRST_LOOK = 1
 _SHARE = 0.95
 _MOST = 4096
 _SAVES = 0.15
@@ -46,7 +45,7 @@ class AdaptivePolicy:
         self._lighter = ServiceTimes(plan.lighter_service) if plan.lighter_service else None
         self._sizes: list[int] = []
         self._seen = 0
-        self._next_sizes = _FIRST_LOOK
+        self._next_sizes = 1
         self._choice: Choice | None = None
         self._most = [plan.split_size, plan.split_size]
         self._split = plan.split_size

@@ -29,6 +29,7 @@ from headway.simulate.machine import (
     capacity,
     knots_of,
     ratios_of,
+    scaled,
 )
 from headway.simulate.member import MachineKind
 from headway.simulate.published import PUBLISHED, published_knots
@@ -80,6 +81,7 @@ __all__ = [
     "ratios_of",
     "run_job",
     "run_seeds",
+    "scaled",
     "series_length_s",
     "simulate",
     "simulate_fleet",

@@ -79,7 +79,7 @@ class Host:
         self._idle = [list(range(cores - 1, -1, -1)), [-1 - i for i in range(accelerators)]]
         self._times = [ServiceTimes(machine.service)]
         # Its times are the plan's: a machine is described by those of the bundle it serves.
-        self._lighter = ServiceTimes(plan.lighter_service) if plan.lighter_service else None
+        self._lighter = ServiceTimes(plan.lighter_service)
         if accelerators:
             self._times.append(ServiceTimes(machine.accelerator_service))
         self._rested = ServiceTimes(machine.rested_service) if machine.rested_service else None
@@ -125,17 +125,16 @@ class Host:
         kind = work.worker < 0
         ratios = self._ratios
         self._place = place = (self._place + 1) % len(ratios)
-        lighter = self._lighter if work.lighter else None
-        times = self._times[kind] if lighter is None else lighter
+        times = self._lighter if work.lighter else self._times[kind]
         taken = times.of(work.candidates)
         if not kind:
-            if self._rested is not None and lighter is None:
+            if self._rested is not None and not work.lighter:
                 rest = now - self._ended[work.worker]
                 more = self._rested.of(work.candidates) - taken
                 taken -= more * expm1(-rest / self._rest_ns)
             taken *= self._factors[self._cores - len(self._idle[0])]
         length = max(1, round(taken * ratios[place] * self.slowdown))
-        if not kind:
+        if self._rested is not None and not kind:
             self._ended[work.worker] = now + length
         self.busy_ns += length
         heappush(self._events, (now + length, next(self._serial), self, work))

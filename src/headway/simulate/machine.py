@@ -116,6 +116,11 @@ def ratios_of(
     return tuple(np.concatenate(drawn).tolist()) if drawn else ()
 
 
+def scaled(service: Knots, factor: float) -> Knots:
+    """Return service times that are all so many times as long."""
+    return tuple((n, max(1, round(ns * factor))) for n, ns in service)
+
+
 def accelerated(service: Knots, speedups: Speedups) -> Knots:
     """Return an accelerator's times from those of a core and its speed beside it.
 

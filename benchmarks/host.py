@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from steady import TRIES, Steady
 
 import headway
-from headway.core import DeadlineError, Knots, MonotonicClock, OverloadedError, Plan, Query
-from headway.engine import load_model
+from headway.core import DeadlineError, Knots, MonotonicClock, OverloadedError, Piece, Plan, Query
+from headway.engine import load_model, usable_cores
 from headway.loadgen import fire, fire_one_by_one
 from headway.loadgen.loop import run as run_loop
 from headway.measure import Outcome, RunRecord
@@ -32,8 +33,10 @@ from headway.workload import Schedule, draw_queries, production_sizes
 SIZES = (1, 16, 64, 128, 256, 512, 1000)
 POOL = 400
 GRID = 24
+PROBE = 512
 REST_S = 0.01
 WARM = 24
+Round = dict[int, tuple[RunRecord, list[RunRecord]]]
 _STATUS = {Ended.DONE: Outcome.OK, Ended.EXPIRED: Outcome.LATE, Ended.FAILED: Outcome.FAILED}
 
 
@@ -66,7 +69,9 @@ class ExecutorTarget:
 class Host:
     """A model of the zoo, compiled, with a pool of queries of production sizes."""
 
-    def __init__(self, name: str, folder: Path, rows: int, precision: str) -> None:
+    def __init__(
+        self, name: str, folder: Path, rows: int, precision: str, patience_s: float
+    ) -> None:
         made = zoo(name, max_rows=rows)
         model = build_model(made.settings, made.schema).eval()
         headway.compile(model, made.schema, folder / name, precision=precision)
@@ -78,6 +83,19 @@ class Host:
         self._pool = draw_queries(made.schema, self.sizes, rng)
         # As many different ones as a run has: rows of tables that are met again are in the cache.
         self._grid = {size: draw_queries(made.schema, np.full(GRID, size), rng) for size in SIZES}
+        self.steady = Steady([self._work(i) for i in range(usable_cores())], patience_s)
+
+    def _work(self, place: int) -> Callable[[], object]:
+        """Return the scoring of one query, by a runner of its own."""
+        runner = self._loaded.runner()
+        query = self._grid[PROBE][place]
+        out = np.empty((query.size, len(self._schema.tasks)), np.float32)
+
+        def score() -> None:
+            hidden = runner.query(query.context)
+            runner.candidates([Piece(hidden, query.candidates, 0, query.size, out)])
+
+        return score
 
     def open_loop(self, plan: Plan, schedule: Schedule, chosen: NDArray[np.int64]) -> RunRecord:
         """Fire a schedule whose sizes are those of the chosen queries of the pool."""
@@ -91,25 +109,35 @@ class Host:
     def calibrate(self, rounds: int, workers: int = 2) -> Machine:
         """Return this machine as seen through the executor: single queries, rested and at work.
 
-        Sizes take turns, so that a host that changes its speed meanwhile bends no curve.
+        Sizes take turns; a turn in which the host slowed down is taken again.
         """
         plan = Plan(workers=workers, split_size=4096)
         rested, alone, together = ({size: [] for size in SIZES} for _ in range(3))  # type: ignore[var-annotated]
 
+        async def measure(target: ExecutorTarget, turn: int) -> Round:
+            found: Round = {}
+            for size, queries in self._grid.items():
+                pair = [queries[2 * turn % GRID], queries[(2 * turn + 1) % GRID]]
+                await asyncio.sleep(REST_S)
+                record = await fire_one_by_one(pair, size, target, self._clock)
+                both = [
+                    fire_one_by_one(pair, size, target, self._clock)
+                    for _ in range(workers if workers > 1 else 0)
+                ]
+                found[size] = (record, await asyncio.gather(*both))
+            return found
+
         async def drive(target: ExecutorTarget) -> None:
             for turn in range(rounds):
-                for size, queries in self._grid.items():
-                    pair = [queries[2 * turn % GRID], queries[(2 * turn + 1) % GRID]]
-                    await asyncio.sleep(REST_S)
-                    record = await fire_one_by_one(pair, size, target, self._clock)
+                for _ in range(TRIES):
+                    self.steady.wait()
+                    found = await measure(target, turn)
+                    if self.steady.full():
+                        break
+                for size, (record, records) in found.items():
                     rested[size].append(record.latency_ns[0])
                     alone[size].append(record.latency_ns[1])
-                    if workers > 1:
-                        both = [
-                            fire_one_by_one(pair, size, target, self._clock) for _ in range(workers)
-                        ]
-                        records = await asyncio.gather(*both)
-                        together[size] += [r.latency_ns[1] for r in records]
+                    together[size] += [r.latency_ns[1] for r in records]
 
         self._serve(plan, drive)
         slower = [np.median(together[s]) / np.median(alone[s]) for s in SIZES[2:] if together[s]]

@@ -1,9 +1,10 @@
 """The schedulers measured on this machine's cores, and the simulator held against the machine.
 
 Real engines behind the serving executor, open loop, Poisson arrivals, production sizes; the
-network is left out (see host.py). A shared host changes its speed within seconds, so nothing is
-measured once: at each rate all plans serve the same arrivals, turn by turn, and a figure is that
-of all turns together, its interval a bootstrap over the turns.
+network is left out (see host.py). A shared host changes its speed within seconds, so a run counts
+only if all cores were at full speed before and after it (see steady.py), and nothing is measured
+once: at each rate all plans serve the same arrivals, turn by turn, and a figure is that of all
+turns together, its interval a bootstrap over the turns.
 
 For each model and target: the rate up to which p95 holds for the static baseline, DeepRecSched
 (split size by its climb, in the simulator of this machine) and Headway's adaptive policy; and the
@@ -32,6 +33,7 @@ from host import Host
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from simulated import Prober, adaptive, fixed
+from steady import Steady
 
 from headway.core import MonotonicClock, Ns, Plan, Sla, from_seconds, static_baseline
 from headway.engine import machine_facts, usable_cores
@@ -42,7 +44,7 @@ from headway.workload import Schedule, draw_schedule
 
 MODELS = ("rmc1", "rmc3", "wnd", "din")
 LOADS = (0.3, 0.45, 0.6, 0.75, 0.9)
-RATES = (0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
+RATES = (0.35, 0.5, 0.65, 0.8, 1.0)
 TARGETS = {"tight": 2.5, "medium": 6.0}
 PERCENTILES = (50.0, 95.0, 99.0)
 MEDIAN_TARGET, WORST_TARGET = 0.10, 0.25
@@ -75,7 +77,8 @@ class Bench:
     def run(self, plan: Plan, rate: float, seed: int) -> NDArray[np.int64]:
         """Measure a fresh schedule and return the latencies after the warm-up."""
         schedule, chosen = self.schedule(rate, seed)
-        return self._after(self.host.open_loop(plan, schedule, chosen), schedule)
+        record = self.host.steady.through(lambda: self.host.open_loop(plan, schedule, chosen))
+        return self._after(record, schedule)
 
     def predict(self, machine: Machine, plan: Plan, rate: float, seed: int) -> NDArray[np.int64]:
         """Simulate the same schedule."""
@@ -244,22 +247,23 @@ def hold(bench: Bench, name: str, lbt: Row, args: argparse.Namespace) -> list[Ro
     measured: dict[tuple[str, float], Turns] = {}
     simulated: dict[tuple[str, float], Turns] = {}
     before = bench.host.calibrate(args.rounds, args.workers)
+    plans = {
+        "fixed": served(fixed(before, lbt["split"])),
+        "adaptive": served(adaptive(before, sla)),
+    }
     for turn in range(args.turns):
-        for load in LOADS:
-            plans = {
-                "fixed": served(fixed(before, lbt["split"])),
-                "adaptive": served(adaptive(before, sla)),
-            }
-            rate = load * lbt["lbt"]["deeprecsched"]
-            own = [(k, p, bench.run(p, rate, 500 + turn)) for k, p in plans.items()]
-            after = bench.host.calibrate(args.rounds, args.workers)
-            for kind, plan, latency in own:
-                measured.setdefault((kind, load), []).append(latency)
-                # Half of the prediction with the times before the run, half with those after it.
+        rates = {load: load * lbt["lbt"]["deeprecsched"] for load in LOADS}
+        for load, rate in rates.items():
+            for kind, plan in plans.items():
+                measured.setdefault((kind, load), []).append(bench.run(plan, rate, 500 + turn))
+        after = bench.host.calibrate(args.rounds, args.workers)
+        for load, rate in rates.items():
+            for kind, plan in plans.items():
+                # Half of the prediction with the times before the turn, half with those after it.
                 simulated.setdefault((kind, load), []).extend(
                     bench.predict(machine, plan, rate, 500 + turn) for machine in (before, after)
                 )
-            before = after
+        before = after
     rows = []
     for (kind, load), turns in measured.items():
         told = simulated[kind, load]
@@ -294,6 +298,16 @@ def show_errors(rows: list[Row]) -> None:
     print(f"\nsimulator against machine over {len(errors)} percentiles: " + ", ".join(parts))
 
 
+def show_steady(found: list[Steady]) -> Row:
+    """Print and return how many runs counted."""
+    runs = {k: sum(getattr(s, k) for s in found) for k in ("kept", "discarded", "unsteady")}
+    print(
+        f"runs at full speed {runs['kept']}; done again since the host slowed down "
+        f"{runs['discarded']}; taken all the same {runs['unsteady']}"
+    )
+    return runs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -301,17 +315,17 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--rows", type=int, default=100_000, help="of a table")
     parser.add_argument("--precision", default="f32", choices=("f32", "reduced"))
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a run")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a run")
     parser.add_argument("--rounds", type=int, default=8, help="of a calibration, per size")
-    parser.add_argument("--queries", type=int, default=6000, help="of a simulated run")
-    parser.add_argument("--turns", type=int, default=4, help="at each rate")
+    parser.add_argument("--queries", type=int, default=2000, help="of a simulated run")
+    parser.add_argument("--turns", type=int, default=5, help="at each rate")
     parser.add_argument("--workers", type=int, default=usable_cores())
+    parser.add_argument("--patience", type=float, default=20.0, help="s to wait for full speed")
     parser.add_argument("--quick", action="store_true", help="one model, short runs")
     parser.add_argument("--json", type=Path, help="write all figures there")
     args = parser.parse_args()
     if args.quick:
-        args.models, args.seconds = args.models[:1], 1.0
-        args.queries, args.turns = 2000, 2
+        args.models, args.turns = args.models[:1], 2
     facts = machine_facts()
     print(f"{facts.cpu}, {args.workers} workers, {time.strftime('%Y-%m-%d')}, {args.precision}")
     table, held = [], []
@@ -319,7 +333,9 @@ def main() -> None:
         hosts = {}
         for name in args.models:
             began = time.perf_counter()
-            hosts[name] = Bench(Host(name, Path(folder), args.rows, args.precision), args.seconds)
+            hosts[name] = Bench(
+                Host(name, Path(folder), args.rows, args.precision, args.patience), args.seconds
+            )
             print(f"  {name} compiled in {time.perf_counter() - began:.0f} s", flush=True)
         print(
             "\nMEASURED queries/s that hold p95 (simulated in brackets), over DeepRecSched's with "
@@ -335,10 +351,11 @@ def main() -> None:
             if lbt["lbt"]["deeprecsched"]:
                 held += hold(bench, name, lbt, args)
     show_errors(held)
+    runs = show_steady([bench.host.steady for bench in hosts.values()])
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         told = {"machine": facts.cpu, "date": time.strftime("%Y-%m-%d"), "throughput": table}
-        args.json.write_text(json.dumps(told | {"simulator": held}, indent=1) + "\n")
+        args.json.write_text(json.dumps(told | {"runs": runs, "simulator": held}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

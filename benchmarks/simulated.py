@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -58,9 +59,9 @@ def with_gpu(machine: Machine, model: str) -> Machine:
     )
 
 
-def bound_qps(machine: Machine) -> float:
-    """Return the rate at which every device is busy at its best batch size."""
-    return capacity(machine) * 1e9 / MEAN_SIZE
+def bound_qps(machine: Machine, within_ns: float = inf) -> float:
+    """Return the rate at which every device is busy at its best batch size, done within so long."""
+    return capacity(machine, within_ns=within_ns) * 1e9 / MEAN_SIZE
 
 
 def fixed(machine: Machine, split: int, offload: int = 0) -> Plan:

@@ -284,8 +284,11 @@ def search(job: Job, folder: Path, **changes: Any) -> SearchResult:
 
 
 def stripped(report: SearchReport) -> SearchReport:
-    """Leave out what only says how long the search took."""
-    return msgspec.structs.replace(report, seconds=0.0)
+    """Leave out how long the search took, and which finalist won.
+
+    Finalists are timed anew against each other at the end; nearly equal ones may change places.
+    """
+    return msgspec.structs.replace(report, seconds=0.0, taken="")
 
 
 class InterruptedSearchError(Exception):
@@ -312,10 +315,11 @@ def test_a_search_goes_on_where_it_was_interrupted(
     assert begun.stopped == "under way"
     assert begun.best
     first = len(passes_run)
-    result = search(job, tmp_path)
+    second = search(job, tmp_path)
     assert first > 0
     again = len(passes_run)
-    assert stripped(search(job, tmp_path).report) == stripped(result.report)
+    result = search(job, tmp_path)
+    assert stripped(result.report) == stripped(second.report)
     assert len(passes_run) == again  # the third time nothing was left to do
     made = Counter(passes_run)
     assert made["prune"] <= 2

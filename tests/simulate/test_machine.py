@@ -36,6 +36,14 @@ def test_capacity_is_every_worker_at_its_best_batch() -> None:
     assert capacity(helped) > 5 * capacity(alone)
 
 
+def test_a_batch_that_takes_too_long_is_no_capacity() -> None:
+    machine = Machine(cores=8, service=SERVICE, interference=2)
+    # A batch of 256 takes 5.3 ms of a busy core, one of 64 1.46 ms.
+    assert capacity(machine, within_ns=5_300_000) == pytest.approx(4 * 256 / 2_650_000)
+    assert capacity(machine, within_ns=1_460_000) == pytest.approx(4 * 64 / 730_000)
+    assert capacity(machine, within_ns=100_000) == 0
+
+
 def test_what_was_not_measured_takes_longer_too() -> None:
     short = ((1, 100_000), (256, 2_650_000))
     assert best_rate(short) == pytest.approx(1024 / 10_330_000, rel=0.02)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log
+from math import inf, log
 from typing import Annotated
 
 import msgspec
@@ -136,17 +136,28 @@ def accelerated(service: Knots, speedups: Speedups) -> Knots:
     return tuple(zip(rows, np.rint(times).astype(int).tolist(), strict=True))
 
 
-def best_rate(service: Knots, most: int = 1024) -> float:
-    """Return candidates per nanosecond of a worker that always has its best batch size."""
+def best_rate(service: Knots, most: int = 1024, within_ns: float = inf) -> float:
+    """Return candidates per nanosecond of a worker that always has its best batch size.
+
+    Args:
+        service: nanoseconds by candidates.
+        most: candidates in a batch.
+        within_ns: batches that take longer do not count; 0.0 if all do.
+    """
     times = np.array(ServiceTimes(service).curve(most)[1:])
-    return float((np.arange(1, most + 1) / times).max())
+    rates = np.arange(1, most + 1) / times
+    return float(rates[times <= within_ns].max(initial=0.0))
 
 
-def capacity(machine: Machine, most: int = 1024) -> float:
-    """Return candidates per nanosecond with every worker always busy at its best batch size."""
-    rate = machine.cores * best_rate(machine.service, most) / machine.interference
+def capacity(machine: Machine, most: int = 1024, within_ns: float = inf) -> float:
+    """Return candidates per nanosecond with every worker always busy at its best batch size.
+
+    Arguments are those of ``best_rate``; a core that is busy beside all others is meant.
+    """
+    slower = machine.interference
+    rate = machine.cores * best_rate(machine.service, most, within_ns / slower) / slower
     if machine.accelerators:
-        rate += machine.accelerators * best_rate(machine.accelerator_service, most)
+        rate += machine.accelerators * best_rate(machine.accelerator_service, most, within_ns)
     return rate
 
 

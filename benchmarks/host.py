@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from steady import TRIES, Steady
+from steady import Steady
 
 import headway
 from headway.core import DeadlineError, Knots, MonotonicClock, OverloadedError, Piece, Plan, Query
@@ -127,19 +128,14 @@ class Host:
                 found[size] = (record, await asyncio.gather(*both))
             return found
 
-        async def drive(target: ExecutorTarget) -> None:
-            for turn in range(rounds):
-                for _ in range(TRIES):
-                    self.steady.wait()
-                    found = await measure(target, turn)
-                    if self.steady.full():
-                        break
-                for size, (record, records) in found.items():
-                    rested[size].append(record.latency_ns[0])
-                    alone[size].append(record.latency_ns[1])
-                    together[size] += [r.latency_ns[1] for r in records]
-
-        self._serve(plan, drive)
+        for turn in range(rounds):
+            found = None
+            while found is None:  # a machine that is never at full speed cannot be described
+                found = self.steady.through(partial(self._serve, plan, partial(measure, turn=turn)))
+            for size, (record, records) in found.items():
+                rested[size].append(record.latency_ns[0])
+                alone[size].append(record.latency_ns[1])
+                together[size] += [r.latency_ns[1] for r in records]
         slower = [np.median(together[s]) / np.median(alone[s]) for s in SIZES[2:] if together[s]]
         scatter: Sequence[NDArray[np.int64]] = [
             np.clip(t, np.percentile(t, 1), np.percentile(t, 99)).astype(np.int64)

@@ -3,8 +3,8 @@
 A virtual machine's core runs at full speed, or at about half of it for seconds at a time while a
 neighbour uses the other half of the physical core. A figure taken across both is that of no
 machine. So a fixed piece of work is timed on all cores at once before and after each run, and a
-run counts if both were as fast as this host ever is. What is discarded depends on the probes
-alone, never on what the run gave.
+run counts if both were as fast as this host has ever been. What is discarded depends on the
+probes alone, never on what the run gave.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TypeVar
 
-import numpy as np
-
 T = TypeVar("T")
 TOLERANCE = 1.3
 REPEATS = 3
 FIRST_S = 6.0
 PAUSE_S = 0.05
-TRIES = 6
+TRIES = 8
+BEST = 3
 
 
 class Steady:
@@ -31,7 +30,7 @@ class Steady:
     Attributes:
         kept: runs between two probes at full speed.
         discarded: runs after which the probe was slow.
-        unsteady: runs taken although none of several tries was steady.
+        missing: runs that were given up, the host being slow or restless for too long.
     """
 
     def __init__(self, work: Sequence[Callable[[], object]], patience_s: float) -> None:
@@ -39,9 +38,9 @@ class Steady:
 
         Args:
             work: a callable per core, each of some milliseconds, the GIL released meanwhile.
-            patience_s: longest wait for full speed before a run begins all the same.
+            patience_s: longest wait for full speed before a run is given up.
         """
-        self.kept = self.discarded = self.unsteady = 0
+        self.kept = self.discarded = self.missing = 0
         self._work = work
         self._patience_s = patience_s
         self._probes: list[float] = []
@@ -53,26 +52,28 @@ class Steady:
     def full(self) -> bool:
         """Return whether all cores are at full speed now."""
         took = self._probe()
-        return took <= TOLERANCE * float(np.percentile(self._probes, 5))
+        return took <= TOLERANCE * sorted(self._probes)[:BEST][-1]
 
-    def wait(self) -> None:
-        """Return when all cores are at full speed, or when patience is at its end."""
-        end = time.perf_counter() + self._patience_s
-        while not self.full() and time.perf_counter() < end:
-            time.sleep(PAUSE_S)
-
-    def through(self, run: Callable[[], T]) -> T:
-        """Return what a run gave that began and ended at full speed, or the last of several."""
-        for left in reversed(range(TRIES)):
-            self.wait()
+    def through(self, run: Callable[[], T]) -> T | None:
+        """Return what a run gave that began and ended at full speed; None if there was no such."""
+        for _ in range(TRIES):
+            if not self._await_full():
+                break
             found = run()
             if self.full():
                 self.kept += 1
                 return found
-            if left:
-                self.discarded += 1
-        self.unsteady += 1
-        return found
+            self.discarded += 1
+        self.missing += 1
+        return None
+
+    def _await_full(self) -> bool:
+        end = time.perf_counter() + self._patience_s
+        while not self.full():
+            if time.perf_counter() > end:
+                return False
+            time.sleep(PAUSE_S)
+        return True
 
     def _probe(self) -> float:
         """Return the seconds of the slowest core."""

@@ -1,0 +1,182 @@
+"""Plans measured on this machine's cores in steady moments, all on the same arrivals."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from host import Host
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+from steady import Steady
+
+from headway.core import Ns, Plan, Sla, from_seconds
+from headway.engine import machine_facts, usable_cores
+from headway.measure import RunRecord, estimate_percentiles
+from headway.simulate import Machine, simulate
+from headway.workload import Schedule, draw_schedule
+
+MODELS = ("rmc1", "rmc3", "wnd", "din")
+PERCENTILES = (50.0, 95.0, 99.0)
+TIMEOUT = Ns(2_000_000_000)
+Row = dict[str, Any]
+Turn = dict[str, NDArray[np.int64]]
+"""Latencies in ns by plan, all of the same arrivals."""
+Turns = list[Turn]
+
+
+class Bench:
+    """Draws schedules for a host, runs plans on it and predicts the runs."""
+
+    def __init__(self, host: Host, seconds: float) -> None:
+        self.host = host
+        self.seconds = seconds
+
+    def schedule(self, rate: float, seed: int) -> tuple[Schedule, np.ndarray]:
+        """Return arrivals whose sizes are those of the chosen queries of the pool."""
+        rng = np.random.default_rng([seed, 5])
+        chosen = np.empty(0, np.int64)
+
+        def sizes(count: int, source: np.random.Generator) -> np.ndarray:
+            nonlocal chosen
+            chosen = source.integers(len(self.host.sizes), size=count)
+            return self.host.sizes[chosen]
+
+        return draw_schedule(rate, max(self.seconds, 200 / rate), sizes, rng), chosen
+
+    def run(self, plan: Plan, rate: float, seed: int) -> NDArray[np.int64] | None:
+        """Measure a schedule; return the latencies after the warm-up, None on a restless host."""
+        schedule, chosen = self.schedule(rate, seed)
+        record = self.host.steady.through(lambda: self.host.open_loop(plan, schedule, chosen))
+        return None if record is None else self._after(record, schedule)
+
+    def together(self, plans: dict[str, Plan], rate: float, seed: int, first: int) -> Turn | None:
+        """Measure plans on the same schedule, beginning with the one at ``first``; all or none."""
+        names = list(plans)
+        first %= len(names)
+        found: Turn = {}
+        for name in names[first:] + names[:first]:
+            latency = self.run(plans[name], rate, seed)
+            if latency is None:
+                return None
+            found[name] = latency
+        return found
+
+    def predict(self, machine: Machine, plan: Plan, rate: float, seed: int) -> NDArray[np.int64]:
+        """Simulate the same schedule."""
+        schedule, _ = self.schedule(rate, seed)
+        record = simulate(machine, plan, schedule, np.random.default_rng(seed))
+        return self._after(record, schedule)
+
+    def _after(self, record: RunRecord, schedule: Schedule) -> NDArray[np.int64]:
+        return record.after(min(from_seconds(0.3), schedule.duration_ns // 10)).latency_ns
+
+
+def served(plan: Plan) -> Plan:
+    """Return the plan with a deadline that a server can live with."""
+    return msgspec.structs.replace(plan, timeout_ns=TIMEOUT)
+
+
+def sweep(bench: Bench, plans: dict[str, Plan], rates: Sequence[float], turns: int) -> list[Turns]:
+    """Return latencies by rate and turn; within a turn all plans meet the same arrivals."""
+    found: list[Turns] = [[] for _ in rates]
+    for turn in range(turns):
+        for at, rate in enumerate(rates):
+            one = bench.together(plans, rate, 100 * turn + at, turn)
+            if one is not None:
+                found[at].append(one)
+    return found
+
+
+def late_shares(turns: Turns, name: str, sla: Sla) -> NDArray[np.float64]:
+    """Return the share of late queries of a plan, refused ones among them, ``[turns]``."""
+    return np.array([np.mean(turn[name] > sla.limit_ns) for turn in turns])
+
+
+def throughput(late: Sequence[float], rates: Sequence[float], sla: Sla) -> float:
+    """Return the rate at which so many are late as the SLA allows.
+
+    The share of late ones is made to rise with the rate by isotonic regression, so that a slow
+    moment of the host at a low rate does not decide alone, and to rise evenly between two rates.
+
+    Args:
+        late: share of late queries at each rate.
+        rates: queries/s, rising.
+        sla: what must hold.
+
+    Returns:
+        0 if the lowest rate has too many already, the highest rate if even that holds.
+    """
+    allowed = 1 - sla.percentile / 100
+    if not len(late):
+        return 0.0
+    rising = isotonic_regression(late).x
+    if rising[0] > allowed:
+        return 0.0
+    if rising[-1] <= allowed:
+        return float(rates[-1])
+    at = int(np.argmax(rising > allowed))
+    part = (allowed - rising[at - 1]) / (rising[at] - rising[at - 1])
+    return float(rates[at - 1] + part * (rates[at] - rates[at - 1]))
+
+
+def percentiles(turns: Turns, name: str) -> list[float]:
+    """Return p50, p95 and p99 of a plan in ms over all turns together."""
+    latency = np.concatenate([turn[name] for turn in turns])
+    return [p.value_ms for p in estimate_percentiles(latency, PERCENTILES)]
+
+
+def target_for(machine: Machine, times: float) -> Sla:
+    """Return a p95 target of so many times what a query of 256 takes on the busy machine."""
+    middle = float(np.interp(256, *np.array(machine.rested_service, float).T))
+    return Sla(percentile=95.0, limit_ns=Ns(int(times * middle * machine.interference)))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what both scripts that measure plans can be told."""
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--rows", type=int, default=100_000, help="of a table")
+    parser.add_argument("--precision", default="f32", choices=("f32", "reduced"))
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a run at least")
+    parser.add_argument("--rounds", type=int, default=8, help="of a calibration, per size")
+    parser.add_argument("--queries", type=int, default=2000, help="of a simulated run")
+    parser.add_argument("--turns", type=int, default=8, help="at each rate")
+    parser.add_argument("--workers", type=int, default=usable_cores())
+    parser.add_argument("--patience", type=float, default=8.0, help="s to wait for full speed")
+    parser.add_argument("--quick", action="store_true", help="one model, few turns")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+
+
+def prepare(args: argparse.Namespace, folder: Path) -> dict[str, Bench]:
+    """Compile the models, and learn the full speed of each on this machine."""
+    print(f"{machine_facts().cpu}, {args.workers} workers, {args.precision}")
+    found = {}
+    for name in args.models:
+        host = Host(name, folder, args.rows, args.precision, args.patience)
+        found[name] = Bench(host, args.seconds)
+        print(f"  {name} compiled", flush=True)
+    return found
+
+
+def show_steady(found: list[Steady]) -> Row:
+    """Print and return how many runs counted."""
+    runs = {k: sum(getattr(s, k) for s in found) for k in ("kept", "discarded", "unsteady")}
+    print(
+        f"runs at full speed {runs['kept']}; done again since the host slowed down "
+        f"{runs['discarded']}; taken all the same {runs['unsteady']}"
+    )
+    return runs
+
+
+def write_json(path: Path | None, **figures: object) -> None:
+    """Write figures with machine and date, if there is a path; again after each model."""
+    if path is not None:
+        told = {"machine": machine_facts().cpu, "date": time.strftime("%Y-%m-%d")}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(told | figures, indent=1) + "\n")

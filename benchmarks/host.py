@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from steady import Steady
+from steady import Steady, slowest
 
 import headway
 from headway.core import DeadlineError, Knots, MonotonicClock, OverloadedError, Piece, Plan, Query
@@ -70,9 +70,7 @@ class ExecutorTarget:
 class Host:
     """A model of the zoo, compiled, with a pool of queries of production sizes."""
 
-    def __init__(
-        self, name: str, folder: Path, rows: int, precision: str, patience_s: float
-    ) -> None:
+    def __init__(self, name: str, folder: Path, rows: int, precision: str) -> None:
         made = zoo(name, max_rows=rows)
         model = build_model(made.settings, made.schema).eval()
         headway.compile(model, made.schema, folder / name, precision=precision)
@@ -84,7 +82,8 @@ class Host:
         self._pool = draw_queries(made.schema, self.sizes, rng)
         # As many different ones as a run has: rows of tables that are met again are in the cache.
         self._grid = {size: draw_queries(made.schema, np.full(GRID, size), rng) for size in SIZES}
-        self.steady = Steady([self._work(i) for i in range(usable_cores())], patience_s)
+        work = [self._work(i) for i in range(usable_cores())]
+        self.steady = Steady(partial(slowest, work))
 
     def _work(self, place: int) -> Callable[[], object]:
         """Return the scoring of one query, by a runner of its own."""
@@ -107,10 +106,13 @@ class Host:
 
         return self._serve(plan, drive)
 
-    def calibrate(self, rounds: int, workers: int = 2) -> Machine:
+    def calibrate(self, rounds: int, workers: int = 2, *, strict: bool = True) -> Machine:
         """Return this machine as seen through the executor: single queries, rested and at work.
 
-        Sizes take turns; a turn in which the host slowed down is taken again.
+        Args:
+            rounds: in each all sizes take turns.
+            workers: threads.
+            strict: a round in which the host slowed down is taken again.
         """
         plan = Plan(workers=workers, split_size=4096)
         rested, alone, together = ({size: [] for size in SIZES} for _ in range(3))  # type: ignore[var-annotated]
@@ -129,9 +131,10 @@ class Host:
             return found
 
         for turn in range(rounds):
-            found = None
+            run = partial(self._serve, plan, partial(measure, turn=turn))
+            found = None if strict else self.steady.rather(run)
             while found is None:  # a machine that is never at full speed cannot be described
-                found = self.steady.through(partial(self._serve, plan, partial(measure, turn=turn)))
+                found = self.steady.through(run)
             for size, (record, records) in found.items():
                 rested[size].append(record.latency_ns[0])
                 alone[size].append(record.latency_ns[1])
@@ -141,13 +144,25 @@ class Host:
             np.clip(t, np.percentile(t, 1), np.percentile(t, 99)).astype(np.int64)
             for t in (together if workers > 1 else alone).values()
         ]
+        service = _knots(alone)
         return Machine(
             cores=workers,
-            service=_knots(alone),
+            service=service,
+            tower_ns=min(self._tower_ns(), service[0][1]),
             rested_service=_knots(rested),
             interference=max(1.0, float(np.median(slower))) if slower else 1.0,
             ratios=ratios_of(scatter[2:], np.random.default_rng(0)),
         )
+
+    def _tower_ns(self) -> int:
+        """Return the median time of the query tower."""
+        runner = self._loaded.runner()
+        taken = []
+        for query in self._grid[PROBE]:
+            began = self._clock.now()
+            runner.query(query.context)
+            taken.append(self._clock.now() - began)
+        return int(np.median(taken))
 
     def _serve(self, plan: Plan, drive):  # type: ignore[no-untyped-def]
         async def whole():  # type: ignore[no-untyped-def]

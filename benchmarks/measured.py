@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from headway.simulate import Machine, simulate
 from headway.workload import Schedule, draw_schedule
 
 MODELS = ("rmc1", "rmc3", "wnd", "din")
+KINDS = ("kept", "discarded", "missing", "unsteady")
 PERCENTILES = (50.0, 95.0, 99.0)
 TIMEOUT = Ns(2_000_000_000)
 Row = dict[str, Any]
@@ -34,9 +36,21 @@ Turns = list[Turn]
 class Bench:
     """Draws schedules for a host, runs plans on it and predicts the runs."""
 
-    def __init__(self, host: Host, seconds: float) -> None:
+    def __init__(self, host: Host, seconds: float, *, strict: bool) -> None:
+        """Take a host.
+
+        Args:
+            host: that serves.
+            seconds: of a run at least.
+            strict: only runs at full speed of the host count.
+        """
         self.host = host
         self.seconds = seconds
+        self.strict = strict
+
+    def calibrate(self, rounds: int, workers: int) -> Machine:
+        """Return the host's machine."""
+        return self.host.calibrate(rounds, workers, strict=self.strict)
 
     def schedule(self, rate: float, seed: int) -> tuple[Schedule, np.ndarray]:
         """Return arrivals whose sizes are those of the chosen queries of the pool."""
@@ -50,22 +64,21 @@ class Bench:
 
         return draw_schedule(rate, max(self.seconds, 200 / rate), sizes, rng), chosen
 
-    def run(self, plan: Plan, rate: float, seed: int) -> NDArray[np.int64] | None:
-        """Measure a schedule; return the latencies after the warm-up, None on a restless host."""
-        schedule, chosen = self.schedule(rate, seed)
-        record = self.host.steady.through(lambda: self.host.open_loop(plan, schedule, chosen))
-        return None if record is None else self._after(record, schedule)
+    def together(self, plans: dict[str, Plan], rate: float, seed: int) -> Turn | None:
+        """Measure plans on the same schedule, in any order.
 
-    def together(self, plans: dict[str, Plan], rate: float, seed: int, first: int) -> Turn | None:
-        """Measure plans on the same schedule, beginning with the one at ``first``; all or none."""
-        names = list(plans)
-        first %= len(names)
+        Returns:
+            Their latencies after the warm-up; None if only steady runs count, and one of them
+            could not be had.
+        """
+        schedule, chosen = self.schedule(rate, seed)
         found: Turn = {}
-        for name in names[first:] + names[:first]:
-            latency = self.run(plans[name], rate, seed)
-            if latency is None:
+        for name in np.random.default_rng(seed).permutation(list(plans)).tolist():
+            run = partial(self.host.open_loop, plans[name], schedule, chosen)
+            record = self.host.steady.through(run) if self.strict else self.host.steady.rather(run)
+            if record is None:
                 return None
-            found[name] = latency
+            found[name] = self._after(record, schedule)
         return found
 
     def predict(self, machine: Machine, plan: Plan, rate: float, seed: int) -> NDArray[np.int64]:
@@ -88,7 +101,7 @@ def sweep(bench: Bench, plans: dict[str, Plan], rates: Sequence[float], turns: i
     found: list[Turns] = [[] for _ in rates]
     for turn in range(turns):
         for at, rate in enumerate(rates):
-            one = bench.together(plans, rate, 100 * turn + at, turn)
+            one = bench.together(plans, rate, len(rates) * turn + at)
             if one is not None:
                 found[at].append(one)
     return found
@@ -138,7 +151,7 @@ def target_for(machine: Machine, times: float) -> Sla:
     return Sla(percentile=95.0, limit_ns=Ns(int(times * middle * machine.interference)))
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, turns: int) -> None:
     """Add what both scripts that measure plans can be told."""
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--rows", type=int, default=100_000, help="of a table")
@@ -146,31 +159,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="of a run at least")
     parser.add_argument("--rounds", type=int, default=8, help="of a calibration, per size")
     parser.add_argument("--queries", type=int, default=2000, help="of a simulated run")
-    parser.add_argument("--turns", type=int, default=8, help="at each rate")
+    parser.add_argument("--turns", type=int, default=turns, help="at each rate")
     parser.add_argument("--workers", type=int, default=usable_cores())
-    parser.add_argument("--patience", type=float, default=8.0, help="s to wait for full speed")
-    parser.add_argument("--quick", action="store_true", help="one model, few turns")
-    parser.add_argument("--json", type=Path, help="write all figures there")
 
 
-def prepare(args: argparse.Namespace, folder: Path) -> dict[str, Bench]:
+def prepare(args: argparse.Namespace, folder: Path, *, strict: bool) -> dict[str, Bench]:
     """Compile the models, and learn the full speed of each on this machine."""
     print(f"{machine_facts().cpu}, {args.workers} workers, {args.precision}")
     found = {}
     for name in args.models:
-        host = Host(name, folder, args.rows, args.precision, args.patience)
-        found[name] = Bench(host, args.seconds)
+        host = Host(name, folder, args.rows, args.precision)
+        found[name] = Bench(host, args.seconds, strict=strict)
         print(f"  {name} compiled", flush=True)
     return found
 
 
 def show_steady(found: list[Steady]) -> Row:
     """Print and return how many runs counted."""
-    runs = {k: sum(getattr(s, k) for s in found) for k in ("kept", "discarded", "unsteady")}
-    print(
-        f"runs at full speed {runs['kept']}; done again since the host slowed down "
-        f"{runs['discarded']}; taken all the same {runs['unsteady']}"
-    )
+    runs = {k: sum(getattr(s, k) for s in found) for k in KINDS}
+    print("runs " + ", ".join(f"{kind} {count}" for kind, count in runs.items()))
     return runs
 
 

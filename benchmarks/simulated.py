@@ -83,6 +83,7 @@ def adaptive(machine: Machine, sla: Sla, *, refuse: bool = True) -> Plan:
         policy="adaptive",
         split_size=4096,
         service=machine.service,
+        tower_ns=Ns(machine.tower_ns),
         target_ns=sla.limit_ns,
         refuse_late=refuse,
         accelerators=machine.accelerators,

@@ -58,15 +58,15 @@ def highest_rate(bench: Bench, machine: Machine, sla: Sla, args: argparse.Namesp
 
 def hold(bench: Bench, name: str, args: argparse.Namespace) -> list[Row]:
     """Measure and predict five loads for two plans."""
-    before = bench.host.calibrate(args.rounds, args.workers)
+    before = bench.calibrate(args.rounds, args.workers)
     sla = target_for(before, TIMES)
     rate = highest_rate(bench, before, sla, args)
     plans = {"fixed": served(fixed(before, SPLIT)), "adaptive": served(adaptive(before, sla))}
     measured: dict[float, Turns] = {load: [] for load in LOADS}
     simulated: dict[float, Turns] = {load: [] for load in LOADS}
     for turn in range(args.turns):
-        found = {load: bench.together(plans, load * rate, 500 + turn, turn) for load in LOADS}
-        after = bench.host.calibrate(max(2, args.rounds // 2), args.workers)
+        found = {load: bench.together(plans, load * rate, 500 + turn) for load in LOADS}
+        after = bench.calibrate(max(2, args.rounds // 2), args.workers)
         for load, one in found.items():
             if one is not None:
                 measured[load].append(one)
@@ -116,13 +116,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_options(parser)
+    add_options(parser, turns=10)
+    parser.add_argument("--quick", action="store_true", help="one model, few turns")
+    parser.add_argument("--json", type=Path, help="write all figures there")
     args = parser.parse_args()
     if args.quick:
         args.models, args.turns = args.models[:1], 2
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        hosts = prepare(args, Path(folder))
+        hosts = prepare(args, Path(folder), strict=True)
         print("\nmodel | plan | load | queries/s | p50 measured / simulated ms | p95 | p99 | turns")
         for name, bench in hosts.items():
             rows += hold(bench, name, args)

@@ -120,3 +120,16 @@ def test_where_batches_pay_the_largest_fits_into_the_limit() -> None:
 def test_where_nothing_fits_into_the_limit_chunks_are_small_but_exist() -> None:
     assert largest_useful([0.0, *[5_000.0] * 100], 10.0, 100) == 8
     assert largest_useful([0.0, *[5_000.0] * 100], 10.0, 3) == 3
+
+
+def test_a_split_is_cheaper_where_its_chunks_share_a_query_tower() -> None:
+    tower = 150_000
+    plain = {s.size: s for s in SPLITS}
+    shared = {s.size: s for s in splits_for(SIZES.tolist(), CURVE, 1_024, tower)}
+    for size, split in shared.items():
+        saved = plain[size].ns_per_candidate - split.ns_per_candidate
+        assert saved == pytest.approx(tower * (split.chunks - 1) * len(SIZES) / SIZES.sum())
+    # All work shrinks, so a load bears a finer split.
+    load = 0.6 / min(s.ns_per_candidate for s in SPLITS)
+    fine = Choice(tuple(shared.values()), 8).at(8 * load).size
+    assert fine <= Choice(SPLITS, 8).at(8 * load).size

@@ -118,3 +118,25 @@ def test_a_learnt_line_is_positive_and_never_falls(work: list[tuple[int, int]]) 
         times.observe(candidates, busy)
     found = [times.of(n) for n in (1, 10, 4_000, 4_096, 5_000)]
     assert all(b >= a * (1 - 1e-9) > 0 for a, b in pairwise(found))
+
+
+def test_a_chunk_without_its_query_tower_is_cheaper_and_each_further_tower_costs() -> None:
+    times = ServiceTimes(KNOTS, tower_ns=400)
+    whole = ServiceTimes(KNOTS).of(50)
+    assert times.of(50) == whole
+    assert times.of(50, towers=0) == whole - 400
+    assert times.of(50, towers=3) == whole + 800
+
+
+def test_work_of_several_queries_is_held_against_all_their_towers() -> None:
+    times = ServiceTimes(KNOTS, tower_ns=400)
+    promised = times.of(50, towers=3)
+    for _ in range(200):
+        times.observe(50, int(promised), towers=3)
+    assert times.scale == pytest.approx(1.0, rel=1e-3)
+
+
+def test_a_chunk_that_may_have_waited_for_its_tower_teaches_nothing() -> None:
+    times = ServiceTimes(KNOTS, tower_ns=400)
+    assert not times.observe(50, 10**9, towers=0)
+    assert times.scale == 1.0

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headway.core import Ns, Plan
+from headway.core import Ns, Plan, UsageError
 from headway.scheduler import Admission, Arrival, Completion, Scheduler, Work
 from headway.simulate import Host, Machine
 from headway.simulate.host import Event
@@ -154,3 +154,36 @@ def test_a_core_that_rested_takes_longer_and_one_at_work_does_not() -> None:
     assert took(first) == 700_000
     later = first + 700_000 + 1_000_000
     assert took(later) == pytest.approx(700_000 + 700_000 * (1 - np.exp(-1)), rel=1e-6)
+
+
+TOWERED = Machine(cores=2, service=SERVICE, tower_ns=80_000)
+
+
+def ends(host_plan: Plan, sizes: list[int]) -> list[int]:
+    """Return when each piece of work ends of queries that arrive together."""
+    events: list[Event] = []
+    host = Host(TOWERED, host_plan, events, count(), np.random.default_rng(0))
+    for query, size in enumerate(sizes):
+        host.arrive(query, size, 10**12, 0)
+    found = []
+    while events:
+        now, _, _, work = heappop(events)
+        found.append(now)
+        host.finish(work, now)
+    return found
+
+
+def test_a_chunk_waits_for_its_query_tower_and_a_later_one_is_spared_it() -> None:
+    # Four chunks of 64 on two cores: the second runs beside the first and waits for its tower.
+    assert ends(Plan(workers=2, split_size=64), [256]) == [700_000, 700_000, 1_320_000, 1_320_000]
+
+
+def test_a_batch_runs_the_query_tower_of_each_of_its_queries() -> None:
+    plan = Plan(workers=1, split_size=64, batch_candidates=64)
+    # The first begins alone; the two of 32 that waited are one batch.
+    assert ends(plan, [64, 32, 32]) == [700_000, 700_000 + 700_000 + 80_000]
+
+
+def test_a_query_tower_is_no_more_than_what_it_is_part_of() -> None:
+    with pytest.raises(UsageError, match=r"machine\.tower_ns is 200000"):
+        Machine(cores=1, service=SERVICE, tower_ns=200_000)

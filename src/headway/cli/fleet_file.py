@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from headway.cli.service_times import ServiceSettings, Timed, service_times
 from headway.cli.yaml_file import read_yaml
-from headway.core import ConfigError, Plan, Sla, UsageError, from_ms, parse_sla
+from headway.core import ConfigError, Ns, Plan, Sla, UsageError, from_ms, parse_sla
 from headway.simulate import (
     Autoscale,
     BalancerName,
@@ -73,6 +73,8 @@ class MachineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             profile says, where there is one, and else 1.
         rested: how many times longer a core takes that had nothing to do for long.
         rest_ms: after so long it is 63 % of the way there.
+        tower_ms: part of each time of a core that the query tower takes, once for each query;
+            by default as the profile says, where there is one, and else 0.
         accelerators: of one machine.
         accelerator: their times.
         price_per_hour: in any money.
@@ -88,6 +90,7 @@ class MachineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     interference: Annotated[float, Meta(ge=1)] | None = None
     rested: Annotated[float, Meta(ge=1)] = 1.0
     rest_ms: Annotated[float, Meta(gt=0)] = 4.0
+    tower_ms: Annotated[float, Meta(ge=0)] | None = None
     accelerators: Annotated[int, Meta(ge=0, le=64)] = 0
     accelerator: ServiceSettings | None = None
     price_per_hour: Amount = 0.0
@@ -253,6 +256,13 @@ def _kind(given: MachineSettings, plan: PlanSettings, sla: Sla, folder: Path) ->
                     f"{place}: service times must not fall with more candidates, but {rows} take "
                     f"{ns / 1000:g} us and {more} take {following / 1000:g} us"
                 )
+    rows, ns = core.knots[0]
+    tower = core.tower_ns if given.tower_ms is None else from_ms(given.tower_ms)
+    if tower > ns:
+        raise UsageError(
+            f"{place}: tower_ms {given.tower_ms:g} is more than the {ns / 1e6:g} ms that {rows} "
+            "candidates take with it; give the part of them that is the query tower's"
+        )
     machine = Machine(
         cores=given.cores,
         service=core.knots,
@@ -260,6 +270,7 @@ def _kind(given: MachineSettings, plan: PlanSettings, sla: Sla, folder: Path) ->
         ratios=core.ratios,
         rested_service=scaled(core.knots, given.rested) if given.rested > 1 else (),
         rest_ns=max(1, from_ms(given.rest_ms)),
+        tower_ns=tower,
         accelerators=given.accelerators,
         accelerator_service=helper.knots,
         price_per_hour=given.price_per_hour,
@@ -292,4 +303,5 @@ def _plan(machine: Machine, given: PlanSettings, sla: Sla) -> Plan:
         service=machine.service,
         accelerator_service=machine.accelerator_service,
         lighter_service=scaled(machine.service, given.lighter) if given.lighter else (),
+        tower_ns=Ns(machine.tower_ns),
     )

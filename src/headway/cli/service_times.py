@@ -47,12 +47,14 @@ class Timed(msgspec.Struct, frozen=True):
     knots: Knots = ()
     ratios: tuple[float, ...] = ()
     interference: float = 1.0
+    tower_ns: int = 0
 
 
 class _Load(msgspec.Struct, frozen=True):
     ids: str
     concurrency: int
     latency: LatencyProfile
+    tower_ns: int = 0
 
 
 class _Profile(msgspec.Struct, frozen=True):
@@ -141,17 +143,20 @@ def _from_profile(raw: bytes, ids: str, source: str) -> Timed:
         except DataError as error:
             raise DataError(f"{source} holds no latency profile: {error}") from error
         loads = (_Load(ids, 1, latency),)
-    by_threads = {load.concurrency: load.latency for load in loads if load.ids == ids}
+    by_threads = {load.concurrency: load for load in loads if load.ids == ids}
     if not by_threads:
         known = sorted({load.ids for load in loads})
         raise DataError(
             f"{source} has no times with {ids} ids; it has {', '.join(known) or 'none'}"
         )
-    alone, busy = by_threads[min(by_threads)], by_threads[max(by_threads)]
+    first = by_threads[min(by_threads)]
+    alone, busy = first.latency, by_threads[max(by_threads)].latency
     middle = min(alone.percentiles, key=lambda p: abs(p - 50.0))
     rows = alone.rows[-1]
     slower = busy.at(rows, middle) / max(1, alone.at(rows, middle))
-    return Timed(knots_of(alone, middle), _ratios(alone, middle), max(1.0, slower))
+    knots = knots_of(alone, middle)
+    tower = min(first.tower_ns, knots[0][1])
+    return Timed(knots, _ratios(alone, middle), max(1.0, slower), tower)
 
 
 def _ratios(profile: LatencyProfile, middle: float) -> tuple[float, ...]:

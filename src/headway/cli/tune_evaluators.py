@@ -91,16 +91,14 @@ def measure_service(
 
 
 def machine_of(found: Profile) -> Machine:
-    """Return this machine for the simulator, as its profile shows it.
-
-    A chunk is taken to cost what a whole query of its size does, its query tower included, which
-    in truth runs once per query; so the simulator is a little hard on small chunks.
-    """
+    """Return this machine for the simulator, as its profile shows it."""
     alone, full = found.loads[0].latency, found.loads[-1].latency
     ratios = [full.at(n, 50.0) / alone.at(n, 50.0) for n in alone.rows]
+    service = knots_of(alone)
     return Machine(
         cores=found.loads[-1].concurrency,
-        service=knots_of(alone),
+        service=service,
+        tower_ns=min(found.loads[0].tower_ns, service[0][1]),
         interference=max(1.0, float(np.exp(np.mean(np.log(ratios))))),
         ratios=_scatter(found),
     )

@@ -131,7 +131,12 @@ class _Job:
         profile, start = self._profile(demand)
         machine = machine_of(profile)
         check_reachable(machine, demand)
-        start = msgspec.structs.replace(start, workers=machine.cores, service=machine.service)
+        start = msgspec.structs.replace(
+            start,
+            workers=machine.cores,
+            service=machine.service,
+            tower_ns=Ns(machine.tower_ns),
+        )
         simulator = OnSimulator(machine, demand, self._clock, _QUERIES)
         server = OnServer(self._path, demand, self._clock, _guess(simulator), self._terminal.say)
         searched, trials = self._search(simulator, server, start, demand)

@@ -40,6 +40,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         accelerator_service: the same for an accelerator.
         lighter_service: the same for a worker with a lighter bundle, which an adaptive policy
             turns to for what would else be refused; empty: there is none.
+        tower_ns: part of ``service`` that the query tower takes. Later chunks of a query are
+            spared it, and each further query of a batch adds it; 0: not known, or there is none.
     """
 
     workers: Positive = 1
@@ -56,6 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     service: Knots = ()
     accelerator_service: Knots = ()
     lighter_service: Knots = ()
+    tower_ns: Annotated[Ns, Meta(ge=0)] = Ns(0)
 
     def __post_init__(self) -> None:
         """Refuse service times that cannot be read as a line.
@@ -74,6 +77,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                     f"plan.{name} must hold positive (candidates, nanoseconds) by rising "
                     f"candidates, not {knots[:4]}"
                 )
+        if self.service and self.tower_ns > self.service[0][1]:
+            raise UsageError(
+                f"plan.tower_ns is {self.tower_ns}, more than the {self.service[0][1]} ns that "
+                f"{self.service[0][0]} candidates take with it; give a part of plan.service"
+            )
         if self.offload_candidates and not self.accelerators:
             raise UsageError(
                 f"plan.offload_candidates is {self.offload_candidates} but there is no "

@@ -60,11 +60,19 @@ class ProfileSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class LoadProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Latency of whole queries while so many threads compute at the same time."""
+    """Latency of whole queries while so many threads compute at the same time.
+
+    Attributes:
+        ids: how they were drawn.
+        concurrency: threads.
+        latency: by candidates.
+        tower_ns: median time of the query tower, part of each latency.
+    """
 
     ids: Skew
     concurrency: int
     latency: LatencyProfile
+    tower_ns: int = 0
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,12 +137,14 @@ def profile(
         tell("ceilings", 0, len(cells) + 1)
         limits.ceilings = measure_ceilings(clock, rng, seconds=settings.seconds * 0.2)
     samples: dict[tuple[Skew, int], dict[int, NDArray[np.int64]]] = {}
+    towers_ns: dict[tuple[Skew, int], list[float]] = {}
     for done, (ids, rows) in enumerate(cells, start=1):
         tell(f"{rows} rows, {ids} ids", done, len(cells) + 1)
         queries = rotating_queries(loaded, rows, ids, rng)
         for count in threads:
             taken = _at_once(loaded, queries, count, clock, share)
             samples.setdefault((ids, count), {})[rows] = taken.sum(axis=1)
+            towers_ns.setdefault((ids, count), []).append(float(np.median(taken[:, 0])))
             if count == threads[0] == 1:
                 limits.add(towers, (ids, queries), taken)
     facts = machine_facts()
@@ -143,7 +153,12 @@ def profile(
         machine=facts,
         fingerprint=fingerprint(facts),
         loads=tuple(
-            LoadProfile(ids=ids, concurrency=count, latency=profile_of(by_rows))
+            LoadProfile(
+                ids=ids,
+                concurrency=count,
+                latency=profile_of(by_rows),
+                tower_ns=int(np.median(towers_ns[ids, count])),
+            )
             for (ids, count), by_rows in samples.items()
         ),
         towers=towers,

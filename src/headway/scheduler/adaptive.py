@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import exp
 
 from headway.core import Ns, Plan
+from headway.scheduler.decisions import Work
 from headway.scheduler.pools import Pool
 from headway.scheduler.queries import Open
 from headway.scheduler.split import Choice, largest_useful, splits_for
@@ -109,6 +110,7 @@ class AdaptivePolicy:
             else:
                 query.lighter = query.started is not None
         query.step_ns = int(times.of(step))
+        query.spared_ns = int(times.tower_ns * times.scale)
 
     def key(self, query: Open) -> float:
         """Return the last moment at which a chunk should begin."""
@@ -139,12 +141,12 @@ class AdaptivePolicy:
         step = query.size if pool.number else min(query.size, self._split)
         return other if pool.times.of(step) < there else None
 
-    def observe(self, pool: Pool, candidates: int, busy: int, *, lighter: bool) -> None:
+    def observe(self, pool: Pool, work: Work, busy: int) -> None:
         """Learn the service times."""
-        if lighter:
+        if work.lighter:
             if self._lighter is not None:
-                self._lighter.observe(candidates, busy)
-        elif pool.times.observe(candidates, busy):
+                self._lighter.observe(work.candidates, busy)
+        elif pool.times.observe(work.candidates, busy, work.towers):
             self._next_sizes = min(self._next_sizes, self._seen + 1)
 
     def time_for(self, candidates: int, pool: Pool) -> Ns | None:
@@ -172,7 +174,7 @@ class AdaptivePolicy:
         chunks = -(-query.size // query.step)
         if chunks <= max(1, pool.idle):
             return step_ns
-        return step_ns * (1 + (chunks - 1) / pool.workers)
+        return step_ns + (step_ns - query.spared_ns) * (chunks - 1) / pool.workers
 
     def _has_lighter(self, query: Open, pool: Pool, now: Ns) -> bool:
         """Give the query to the lighter bundle if that will be in time."""
@@ -182,7 +184,7 @@ class AdaptivePolicy:
         finish = pool.wait_ns(now) + self._alone(query, pool, step_ns)
         if now + finish > self._due(query):
             return False
-        query.lighter, query.step_ns = True, step_ns
+        query.lighter, query.step_ns, query.spared_ns = True, step_ns, 0
         return True
 
     def _replan(self, pools: Sequence[Pool], now: Ns) -> None:
@@ -205,7 +207,7 @@ class AdaptivePolicy:
             load = (self._rate * self._share(pools) + extra) * cores.times.scale
             self._split = self._choice.at(load, self._split).size
             halves = 2 * cores.times.of(-(-self._split // 2))
-            self._batches = cores.times.of(self._split) <= (1 - _SAVES) * halves
+            self._batches = cores.times.of(self._split, towers=2) <= (1 - _SAVES) * halves
 
     def _describe(self, pools: Sequence[Pool]) -> None:
         """See anew what each split size would mean."""
@@ -216,7 +218,7 @@ class AdaptivePolicy:
                 curve = pool.times.curve(most)
                 self._most[pool.number] = largest_useful(curve, limit, most)
                 if not pool.number:
-                    splits = splits_for(self._sizes, curve, self._most[0])
+                    splits = splits_for(self._sizes, curve, self._most[0], pool.times.tower_ns)
                     self._choice = Choice(splits, pool.workers)
 
     def _share(self, pools: Sequence[Pool]) -> float:

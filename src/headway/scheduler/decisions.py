@@ -107,6 +107,7 @@ class Work(msgspec.Struct, frozen=True):
         candidates: how many candidates the chunks have together.
         started: when it was handed out.
         lighter: to be scored by the lighter bundle.
+        towers: queries that begin with it, whose query towers this worker runs.
     """
 
     id: int
@@ -115,6 +116,7 @@ class Work(msgspec.Struct, frozen=True):
     candidates: int
     started: Ns
     lighter: bool = False
+    towers: int = 1
 
 
 class Load(msgspec.Struct, frozen=True, gc=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headway.core import Ns, Plan
+from headway.scheduler.decisions import Work
 from headway.scheduler.pools import Pool
 from headway.scheduler.queries import Open
 from headway.scheduler.rate import ServiceRate
@@ -53,7 +54,7 @@ class FixedPolicy:
 
     def place(self, query: Open, pool: Pool) -> None:
         """Cut evenly, or not at all for an accelerator; there is no lighter bundle."""
-        query.pool, query.step_ns = pool.number, 0
+        query.pool, query.step_ns, query.spared_ns = pool.number, 0, 0
         if query.started is None:
             query.lighter = False
         if pool.number:
@@ -74,10 +75,10 @@ class FixedPolicy:
         """Return None: the threshold alone divides the work."""
         return None
 
-    def observe(self, pool: Pool, candidates: int, busy: int, *, lighter: bool) -> None:
+    def observe(self, pool: Pool, work: Work, busy: int) -> None:
         """Learn the rate."""
-        if not lighter:
-            self._rates[pool.number].observe(candidates, busy)
+        if not work.lighter:
+            self._rates[pool.number].observe(work.candidates, busy)
 
     def time_for(self, candidates: int, pool: Pool) -> Ns | None:
         """Return the time at the best rate seen of late."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from headway.core import Ns
+from headway.scheduler.decisions import Work
 from headway.scheduler.pools import Pool
 from headway.scheduler.queries import Open
 
@@ -58,8 +59,8 @@ class Policy(Protocol):
         """Return whose first query an idle worker of a pool with an empty queue takes over."""
         ...
 
-    def observe(self, pool: Pool, candidates: int, busy: int, *, lighter: bool) -> None:
-        """Take in that a worker was busy so many nanoseconds with so many candidates."""
+    def observe(self, pool: Pool, work: Work, busy: int) -> None:
+        """Take in that a worker was busy so many nanoseconds with a piece of work."""
         ...
 
     def time_for(self, candidates: int, pool: Pool) -> Ns | None:

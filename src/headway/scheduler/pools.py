@@ -64,7 +64,7 @@ class Pool:
         self.waiting_queries += 1
         left = query.size - query.cursor
         self.waiting_candidates += left
-        self.waiting_ns += query.step_ns * left // query.step
+        self.waiting_ns += query.work_ns(left)
         heappush(self._heap, (key, query.entry, query))
 
     def head(self) -> Open | None:
@@ -81,10 +81,10 @@ class Pool:
         """Hand out that many candidates of the query that ``head`` returned."""
         left = query.size - query.cursor
         self.waiting_candidates -= count
-        self.waiting_ns -= query.step_ns * left // query.step
+        self.waiting_ns -= query.work_ns(left)
         query.cursor += count
         if left > count:
-            self.waiting_ns += query.step_ns * (left - count) // query.step
+            self.waiting_ns += query.work_ns(left - count)
         else:
             self.waiting_queries -= 1
             query.entry = 0
@@ -97,7 +97,7 @@ class Pool:
             return
         self.waiting_queries -= 1
         self.waiting_candidates -= left
-        self.waiting_ns -= query.step_ns * left // query.step
+        self.waiting_ns -= query.work_ns(left)
         query.cursor = query.size
         query.entry = 0
         # Left in the heap, it is passed over; with many such the heap is swept.

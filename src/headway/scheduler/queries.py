@@ -17,7 +17,8 @@ class Open:
         started: when its first chunk was handed out.
         pool: of the workers that it waits for.
         step: candidates of its chunks, the last one's perhaps fewer.
-        step_ns: predicted time of one, when it came in.
+        step_ns: predicted time of the first, when it came in.
+        spared_ns: part of it that the others do not take.
         cursor: candidates handed out.
         entry: its number in the queue it waits in, 0 while it waits in none.
         unfinished: candidates not yet scored.
@@ -35,6 +36,7 @@ class Open:
         "lighter",
         "pool",
         "size",
+        "spared_ns",
         "started",
         "step",
         "step_ns",
@@ -50,8 +52,16 @@ class Open:
         self.pool = 0
         self.step = arrival.size
         self.step_ns = 0
+        self.spared_ns = 0
         self.cursor = 0
         self.entry = 0
         self.unfinished = arrival.size
         self.lighter = False
         self.closed = False
+
+    def work_ns(self, left: int) -> int:
+        """Return the predicted time of so many candidates that are left of it."""
+        work = self.step_ns * left // self.step
+        if self.spared_ns:
+            work -= self.spared_ns * (-(-left // self.step) - (left == self.size))
+        return work

@@ -43,7 +43,7 @@ class Scheduler:
         self._plan = plan
         self._policy = make_policy(plan)
         self._all = (
-            Pool(0, plan.workers, ServiceTimes(plan.service)),
+            Pool(0, plan.workers, ServiceTimes(plan.service, plan.tower_ns)),
             Pool(1, plan.accelerators, ServiceTimes(plan.accelerator_service)),
         )
         self._pools = _in_force(plan, self._all)
@@ -116,11 +116,13 @@ class Scheduler:
         chunks, owners, total = self._gather(pool, query, now)
         lighter = query.lighter
         self._works += 1
+        towers = sum(chunk.start == 0 for chunk in chunks)
         # Work for the lighter bundle was predicted with its own times.
-        end = now + (sum(o.step_ns for o in owners) if lighter else int(pool.times.of(total)))
+        taken = sum(o.step_ns for o in owners) if lighter else pool.times.of(total, towers)
+        end = now + int(taken)
         pool.begin(total, end)
         self._running[self._works] = (tuple(owners), pool, end)
-        return Work(self._works, worker, tuple(chunks), total, now, lighter)
+        return Work(self._works, worker, tuple(chunks), total, now, lighter, towers)
 
     def finished(self, work: Work, now: Ns, failed: Collection[int] = ()) -> tuple[Completion, ...]:
         """Take in that a worker is through with its work; return the queries that this ended.
@@ -140,8 +142,7 @@ class Scheduler:
         pool.end(work.candidates, end)
         if not failed:
             # What failed says nothing of how long scoring takes.
-            busy = now - work.started
-            self._policy.observe(pool, work.candidates, busy, lighter=work.lighter)
+            self._policy.observe(pool, work, now - work.started)
         ended: list[Completion] = []
         for chunk, query in zip(work.chunks, owners, strict=True):
             if query.closed:
@@ -192,8 +193,8 @@ class Scheduler:
         )
         cores, accelerators = self._all
         cores.workers, accelerators.workers = plan.workers, plan.accelerators
-        if plan.service and plan.service != old.service:
-            cores.times = ServiceTimes(plan.service)
+        if plan.service and (plan.service, plan.tower_ns) != (old.service, old.tower_ns):
+            cores.times = ServiceTimes(plan.service, plan.tower_ns)
         if plan.accelerator_service and plan.accelerator_service != old.accelerator_service:
             accelerators.times = ServiceTimes(plan.accelerator_service)
         self._pools = _in_force(plan, self._all)

@@ -30,6 +30,7 @@ class Split(msgspec.Struct, frozen=True, gc=False):
         chunk_ns: time of a chunk on average.
         spread: squared coefficient of variation of a chunk's time.
         alone_ns: for some large queries, (time of one chunk, number of chunks).
+        tower_ns: part of a first chunk's time that later ones are spared.
     """
 
     size: int
@@ -38,39 +39,49 @@ class Split(msgspec.Struct, frozen=True, gc=False):
     chunk_ns: float
     spread: float
     alone_ns: tuple[tuple[float, int], ...]
+    tower_ns: float = 0.0
 
 
-def splits_for(sizes: Sequence[int], curve: Sequence[float], largest: int) -> tuple[Split, ...]:
+def splits_for(
+    sizes: Sequence[int], curve: Sequence[float], largest: int, tower_ns: float = 0.0
+) -> tuple[Split, ...]:
     """Return what each split size up to ``largest`` would mean.
 
     Args:
         sizes: of queries seen, candidates; some hundreds describe a distribution well enough.
         curve: nanoseconds of a worker by number of candidates, at least to ``largest``.
         largest: no split above it is of use.
+        tower_ns: part of each that only the first chunk of a query takes.
     """
     seen = np.sort(np.asarray(sizes, np.int64))
     times = np.asarray(curve, np.float64)
     marks = seen[np.minimum(len(seen) * np.array(_QUANTILES) // 100, len(seen) - 1)]
     wanted = [s for s in SPLITS if s < largest] + [largest]
-    return tuple(_split(s, seen, times, marks) for s in wanted)
+    return tuple(_split(s, seen, times, marks, tower_ns) for s in wanted)
 
 
 def _split(
-    size: int, seen: NDArray[np.int64], times: NDArray[np.float64], marks: NDArray[np.int64]
+    size: int,
+    seen: NDArray[np.int64],
+    times: NDArray[np.float64],
+    marks: NDArray[np.int64],
+    tower_ns: float,
 ) -> Split:
     chunks = -(-seen // size)
     one = times[-(-seen // chunks)]
-    work, count = float((chunks * one).sum()), int(chunks.sum())
-    mean = work / count
+    count = int(chunks.sum())
+    mean = float((chunks * one).sum()) / count
+    work = mean * count - tower_ns * (count - len(seen))
     mark_chunks = -(-marks // size)
     mark_times = times[-(-marks // mark_chunks)]
     return Split(
         size=size,
         chunks=count / len(seen),
         ns_per_candidate=work / int(seen.sum()),
-        chunk_ns=mean,
+        chunk_ns=work / count,
         spread=max(0.0, float((chunks * one * one).sum()) / count / mean**2 - 1),
         alone_ns=tuple(zip(mark_times.tolist(), mark_chunks.tolist(), strict=True)),
+        tower_ns=tower_ns,
     )
 
 
@@ -139,8 +150,13 @@ def tail_ns(split: Split, rate: float, workers: int) -> float:
 def _alone(split: Split, free: float, workers: int) -> float:
     """Time of the slowest of some large queries, if it meets no other."""
     slots = max(free, 1.0)
-    # However idle the machine, more chunks than workers take turns.
-    return max(ns * max(-(-chunks // workers), chunks / slots) for ns, chunks in split.alone_ns)
+    tower = split.tower_ns
+    # However idle the machine, more chunks than workers take turns; those at first wait for the
+    # query tower, which the others are spared.
+    return max(
+        tower + (ns - tower) * max(-(-chunks // workers), chunks / slots)
+        for ns, chunks in split.alone_ns
+    )
 
 
 def _wait(split: Split, load: float, workers: int) -> float:

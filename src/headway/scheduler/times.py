@@ -23,9 +23,16 @@ class ServiceTimes:
     beside the prediction, so that busier cores or another machine are believed after some dozens
     of batches. Without knots a line is fitted to finished work, old work being forgotten; until
     then ``known`` is False.
+
+    A query's first chunk runs its query tower, which its other chunks are spared; that time is
+    part of every prediction for one tower.
+
+    Attributes:
+        tower_ns: of the query tower, unscaled.
     """
 
-    def __init__(self, knots: Knots = ()) -> None:
+    def __init__(self, knots: Knots = (), tower_ns: int = 0) -> None:
+        self.tower_ns = tower_ns
         self._points: _Points = knots
         self._table: Sequence[float] = _table(knots) if knots else ()
         self._scale = 1.0
@@ -38,12 +45,14 @@ class ServiceTimes:
         """Whether there is anything to predict from."""
         return bool(self._points)
 
-    def of(self, candidates: int) -> float:
-        """Return the predicted nanoseconds; 0.0 while nothing is known."""
+    def of(self, candidates: int, towers: int = 1) -> float:
+        """Return the predicted nanoseconds, so many query towers among them; 0.0 if unknown."""
         table = self._table
-        if candidates < len(table):
-            return table[candidates] * self._scale
-        return _at(self._points, candidates) * self._scale if self._points else 0.0
+        known = candidates < len(table)
+        ns = table[candidates] if known else self._beyond(candidates)
+        if towers != 1 and ns:
+            ns += (towers - 1) * self.tower_ns
+        return ns * self._scale
 
     def curve(self, most: int) -> list[float]:
         """Return the predictions for 0 to ``most`` candidates, unscaled by late observations."""
@@ -55,14 +64,15 @@ class ServiceTimes:
         """How far finished work was from the given times of late; 1.0 without such."""
         return self._scale
 
-    def observe(self, candidates: int, busy: int) -> bool:
+    def observe(self, candidates: int, busy: int, towers: int = 1) -> bool:
         """Take in finished work; return whether the curve itself is new."""
         if candidates < 1:
             return False
         if self._given:
-            table = self._table
-            known = candidates < len(table)
-            predicted = table[candidates] if known else _at(self._points, candidates)
+            if not towers and self.tower_ns:
+                # It may have waited for its query's tower, which another worker ran.
+                return False
+            predicted = self.of(candidates, towers) / self._scale
             ratio = min(4.0, max(0.25, busy / predicted))
             self._scale += (ratio - self._scale) * _FORGET
             return False
@@ -74,6 +84,9 @@ class ServiceTimes:
             return False
         self._told = self._points
         return True
+
+    def _beyond(self, candidates: int) -> float:
+        return _at(self._points, candidates) if self._points else 0.0
 
 
 class _Line:

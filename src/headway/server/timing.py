@@ -10,7 +10,7 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from headway.core import Clock, HeadwayError, Knots, Piece, Plan, Query, Runner, Schema, Scope
+from headway.core import Clock, HeadwayError, Knots, Ns, Piece, Plan, Query, Runner, Schema, Scope
 from headway.server.settings import ServedModel
 from headway.workload import draw_queries
 
@@ -40,19 +40,21 @@ def with_times(plan: Plan, model: ServedModel, clock: Clock, *, learnt: bool) ->
         return plan
     if not plan.service and not learnt:
         try:
-            service = service_times(model.new_runner, model.schema, clock)
+            service, tower = service_times(model.new_runner, model.schema, clock)
         except HeadwayError as error:
             _log.warning("model %s: %s; its times are learnt while serving", model.name, error)
         else:
-            plan = msgspec.structs.replace(plan, service=service)
+            plan = msgspec.structs.replace(plan, service=service, tower_ns=tower)
     if model.lighter is not None and not plan.lighter_service:
-        lighter = service_times(model.lighter.new_runner, model.schema, clock)
+        lighter, _ = service_times(model.lighter.new_runner, model.schema, clock)
         plan = msgspec.structs.replace(plan, lighter_service=lighter)
     return plan
 
 
-def service_times(new_runner: Callable[[], Runner], schema: Schema, clock: Clock) -> Knots:
-    """Return the median times of a runner for drawn queries of some sizes.
+def service_times(
+    new_runner: Callable[[], Runner], schema: Schema, clock: Clock
+) -> tuple[Knots, Ns]:
+    """Return the median times of a runner for drawn queries of some sizes, and of its query tower.
 
     Raises:
         HeadwayError: if the runner fails on one of them.
@@ -62,25 +64,29 @@ def service_times(new_runner: Callable[[], Runner], schema: Schema, clock: Clock
         schema, np.repeat(np.array(sizes, np.int64), _REPEATS + 1), np.random.default_rng(0)
     )
     knots: list[tuple[int, int]] = []
+    towers: list[int] = []
     with closing(new_runner()) as runner:
         for number, size in enumerate(sizes):
             some = queries[number * (_REPEATS + 1) :][: _REPEATS + 1]
             # The first of a size is slower than any that follows.
             taken = [_time(runner, query, schema, clock) for query in some][1:]
             least = knots[-1][1] if knots else 1
-            knots.append((size, max(least, int(median(taken)))))
-    return tuple(knots)
+            knots.append((size, max(least, int(median(whole for _, whole in taken)))))
+            towers += [tower for tower, _ in taken]
+    return tuple(knots), Ns(min(int(median(towers)), knots[0][1]))
 
 
-def _time(runner: Runner, query: Query, schema: Schema, clock: Clock) -> int:
+def _time(runner: Runner, query: Query, schema: Schema, clock: Clock) -> tuple[int, int]:
+    """Return what the query tower took, and all of it."""
     out = np.empty((query.size, len(schema.tasks)), np.float32)
     start = clock.now()
     try:
         hidden = runner.query(query.context)
+        between = clock.now()
         runner.candidates([Piece(hidden, query.candidates, 0, query.size, out)])
     except Exception as error:
         raise HeadwayError(
             f"a drawn query of {query.size} candidates could not be scored "
             f"({type(error).__name__}: {error}); give the service times in the plan"
         ) from error
-    return clock.now() - start
+    return between - start, clock.now() - start

@@ -47,6 +47,8 @@ class Host:
         "_rested",
         "_serial",
         "_times",
+        "_tower_ns",
+        "_towers",
         "busy_ns",
         "scheduler",
         "slowdown",
@@ -85,6 +87,8 @@ class Host:
         self._rested = ServiceTimes(machine.rested_service) if machine.rested_service else None
         self._rest_ns = machine.rest_ns
         self._ended = [-_LONG_AGO] * cores
+        self._tower_ns = machine.tower_ns
+        self._towers: dict[int, int] = {}
         self._factors = [machine.factors(max(1, busy)) for busy in range(cores + 1)]
         self._ratios = rng.permutation(machine.ratios or (1.0,)).tolist()
         self._place = 0
@@ -103,6 +107,9 @@ class Host:
         late = scheduler.expire(Ns(now))
         if late:
             ended += late
+        if self._tower_ns:
+            for completion in ended:
+                self._towers.pop(completion.query, None)
         worker = work.worker
         following = scheduler.next_work(worker, Ns(now))
         if following is None:
@@ -127,14 +134,29 @@ class Host:
         self._place = place = (self._place + 1) % len(ratios)
         times = self._lighter if work.lighter else self._times[kind]
         taken = times.of(work.candidates)
+        slower = ratios[place] * self.slowdown
         if not kind:
             if self._rested is not None and not work.lighter:
                 rest = now - self._ended[work.worker]
                 more = self._rested.of(work.candidates) - taken
                 taken -= more * expm1(-rest / self._rest_ns)
-            taken *= self._factors[self._cores - len(self._idle[0])]
-        length = max(1, round(taken * ratios[place] * self.slowdown))
+            slower *= self._factors[self._cores - len(self._idle[0])]
+        taken *= slower
+        if self._tower_ns and not kind and not work.lighter:
+            taken = self._with_towers(work, taken, self._tower_ns * slower, now)
+        length = max(1, round(taken))
         if self._rested is not None and not kind:
             self._ended[work.worker] = now + length
         self.busy_ns += length
         heappush(self._events, (now + length, next(self._serial), self, work))
+
+    def _with_towers(self, work: Work, taken: float, tower: float, now: int) -> float:
+        """Return the time of work whose query towers are run here, or waited for, or done."""
+        known = self._towers
+        until = now + round(work.towers * tower)
+        for chunk in work.chunks:
+            if chunk.start:
+                until = max(until, known.get(chunk.query, 0))
+            else:
+                known[chunk.query] = until
+        return until - now + taken - tower

@@ -49,6 +49,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             says.
         rested_service: of a core that had nothing to do for long, so that caches hold others'
             rows and weights; empty: as ``service``.
+        tower_ns: part of ``service`` that the query tower takes, once for each query.
         rest_ns: after so long without work a core is as good as rested (63 % of the way).
         accelerators: workers of the second kind.
         accelerator_service: nanoseconds of one of them, by candidates.
@@ -62,6 +63,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     interference: Annotated[float, Meta(ge=1)] = 1.0
     ratios: tuple[float, ...] = ()
     rested_service: Knots = ()
+    tower_ns: Annotated[int, Meta(ge=0)] = 0
     rest_ns: Positive = 4_000_000
     accelerators: Annotated[int, Meta(ge=0)] = 0
     accelerator_service: Knots = ()
@@ -81,6 +83,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise UsageError(
                 f"{self.accelerators} accelerators need service times; give "
                 "machine.accelerator_service"
+            )
+        if self.tower_ns > self.service[0][1]:
+            raise UsageError(
+                f"machine.tower_ns is {self.tower_ns}, more than the {self.service[0][1]} ns that "
+                f"{self.service[0][0]} candidates take with it; give a part of machine.service"
             )
         if any(r <= 0 for r in self.ratios):
             raise UsageError("machine.ratios must be positive")
@@ -178,7 +185,8 @@ def busy_qps(machine: Machine, plan: Plan, sizes: NDArray[np.int64]) -> float:
     chunks = -(-sizes // plan.split_size)
     largest = int(sizes.max())
     alone = np.array(ServiceTimes(machine.service).curve(largest))
-    work = float((chunks * alone[-(-sizes // chunks)] * ~away).mean()) * machine.interference
+    queries = chunks * alone[-(-sizes // chunks)] - (chunks - 1) * machine.tower_ns
+    work = float((queries * ~away).mean()) * machine.interference
     needs = work / min(plan.workers, machine.cores)
     if plan.offload_candidates:
         whole = np.array(ServiceTimes(machine.accelerator_service).curve(largest))

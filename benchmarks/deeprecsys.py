@@ -275,6 +275,8 @@ def plot(rows: list[Row], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     some = [row for row in rows if "curves" in row]
+    if not some:  # curves are drawn at the medium target only
+        return
     figure, axes = plt.subplots(2, len(some), figsize=(3.2 * len(some), 6), squeeze=False)
     for column, row in enumerate(some):
         for line, place in enumerate((1, 2)):

@@ -161,7 +161,7 @@ def _alone(split: Split, free: float, workers: int) -> float:
 
 def _wait(split: Split, load: float, workers: int) -> float:
     """Wait that only a few queries exceed."""
-    lanes = max(1, int(workers / split.chunks))
+    lanes = max(1.0, workers / split.chunks)
     waits = load ** (sqrt(2 * (lanes + 1)) - 1)
     if waits <= _TAIL:
         return 0.0

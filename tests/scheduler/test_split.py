@@ -30,9 +30,14 @@ def chosen(load: float, workers: int, present: int | None = None) -> int:
     return Choice(SPLITS, workers).at(rate, present).size
 
 
-@pytest.mark.parametrize("workers", [2, 8, 40])
+@pytest.mark.parametrize("workers", [4, 8, 40])
 def test_splits_are_finer_at_low_load_than_at_high(workers: int) -> None:
     assert chosen(0.05, workers) < chosen(0.9, workers)
+
+
+@pytest.mark.parametrize("load", [0.05, 0.3])
+def test_two_idle_workers_share_the_largest_query_and_cut_no_finer(load: float) -> None:
+    assert SIZES.max() / 2 <= chosen(load, 2) < SIZES.max()
 
 
 def test_many_idle_workers_are_used_more_than_two() -> None:

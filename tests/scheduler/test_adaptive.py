@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from tests.scheduler.crew import CORE, MS, Crew
 
@@ -189,6 +191,17 @@ def test_a_burst_is_answered_within_one_look() -> None:
     assert split(crew) >= 400
 
 
+@pytest.mark.parametrize("begin", [Crew, calm])
+def test_a_burst_is_not_cut_as_finely_as_its_first_query(begin: Callable[[Plan], Crew]) -> None:
+    crew = begin(adaptive(refuse_late=False))
+    first, start = len(crew.admitted), crew.now + 100 * MS
+    for number in range(200):  # all of them before the next look is due
+        crew.submit(400, at=start + number)
+    chunks = [a.chunks for a in crew.admitted[first:] if isinstance(a, Accepted)]
+    assert chunks[0] >= 4
+    assert sum(chunks[20:]) < 1.1 * 180
+
+
 def test_after_a_burst_splits_are_fine_again() -> None:
     crew = calm(adaptive(refuse_late=False))
     fine, start = split(crew), crew.now + 100 * MS
@@ -196,7 +209,7 @@ def test_after_a_burst_splits_are_fine_again() -> None:
         crew.submit(400, at=start + number)
     for number in range(100):
         crew.submit(400, at=start + (200 + 20 * number) * MS)
-    assert split(crew) <= 1.3 * fine
+    assert split(crew) <= 1.5 * fine  # neighbours that are as good keep their place
 
 
 def test_without_service_times_the_plan_holds_until_they_are_learnt() -> None:

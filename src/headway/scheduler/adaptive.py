@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
+from math import exp, inf
 
 from headway.core import Ns, Plan
 from headway.scheduler.decisions import Work
@@ -18,6 +18,7 @@ _SIZES = 512
 _SHARE = 0.95
 _MOST = 4096
 _SAVES = 0.15
+_BURST = 0.5
 
 
 class AdaptivePolicy:
@@ -37,7 +38,9 @@ class AdaptivePolicy:
       is given to the lighter bundle if that will be in time, and else turned away, before
       anything is computed in vain.
 
-    The rate is smoothed over ``20`` targets and looked at ``5`` times per target.
+    The rate is smoothed over ``20`` targets and looked at ``5`` times per target, or sooner if
+    half the work has come that all workers could do until then: a burst on an idle machine would
+    else be cut as finely as its first query was.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -54,6 +57,7 @@ class AdaptivePolicy:
         self._arrived = 0
         self._rate = 0.0
         self._look = Ns(0)
+        self._enough = inf
         self._looked: Ns | None = None
 
     @property
@@ -73,7 +77,7 @@ class AdaptivePolicy:
     def enter(self, query: Open, pools: Sequence[Pool], now: Ns) -> Ns | None:
         """Count it, choose where it is predicted to be done first, and foresee whether in time."""
         self._count(query.size)
-        if now >= self._look:
+        if now >= self._look or self._arrived > self._enough:
             self._replan(pools, now)
         pool = pools[0]
         self.place(query, pool)
@@ -205,7 +209,10 @@ class AdaptivePolicy:
             # What waits should be gone within half a target.
             extra = 2 * cores.waiting_candidates / self._target
             load = (self._rate * self._share(pools) + extra) * cores.times.scale
-            self._split = self._choice.at(load, self._split).size
+            split = self._choice.at(load, self._split)
+            self._split = split.size
+            work_ns = split.ns_per_candidate * cores.times.scale
+            self._enough = _BURST * cores.workers * self._target / _LOOKS / work_ns
             halves = 2 * cores.times.of(-(-self._split // 2))
             self._batches = cores.times.of(self._split, towers=2) <= (1 - _SAVES) * halves
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from steady import Steady, slowest
+from steady import Steady, slowest, stolen_s
 
 import headway
 from headway.core import DeadlineError, Knots, MonotonicClock, OverloadedError, Piece, Plan, Query
@@ -83,7 +83,7 @@ class Host:
         # As many different ones as a run has: rows of tables that are met again are in the cache.
         self._grid = {size: draw_queries(made.schema, np.full(GRID, size), rng) for size in SIZES}
         work = [self._work(i) for i in range(usable_cores())]
-        self.steady = Steady(partial(slowest, work))
+        self.steady = Steady(partial(slowest, work), stolen_s)
 
     def _work(self, place: int) -> Callable[[], object]:
         """Return the scoring of one query, by a runner of its own."""

@@ -2,15 +2,18 @@
 
 A virtual machine's core runs at full speed, or at about half of it for seconds at a time while a
 neighbour uses the other half of the physical core. So a fixed piece of work is timed on all cores
-at once before and after each run, to see whether both were as fast as this host has ever been.
-What is discarded depends on the probes alone, never on what the run gave.
+at once before and after each run, to see whether both were as fast as this host has ever been;
+and the system is asked for how long the host kept cores to itself meanwhile. What is discarded
+depends on these alone, never on what the run gave.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
@@ -22,6 +25,7 @@ FIRST = 100
 PATIENCE = 120
 HURRY = 5
 TRIES = 8
+MOST_STOLEN_S = 0.015
 
 
 class Steady:
@@ -29,20 +33,24 @@ class Steady:
 
     Attributes:
         kept: runs between two probes at full speed.
-        discarded: runs after which the probe was slow.
+        discarded: runs after which the probe was slow, or in which cores were taken away.
         missing: runs that were given up, the host being slow or restless for too long.
-        unsteady: runs that count although a probe was slow.
+        unsteady: runs that count although they would have been discarded.
     """
 
-    def __init__(self, probe: Callable[[], float], pause_s: float = 0.05) -> None:
+    def __init__(
+        self, probe: Callable[[], float], stolen: Callable[[], float], pause_s: float = 0.05
+    ) -> None:
         """Learn what full speed is.
 
         Args:
             probe: takes the seconds of a fixed piece of work on the slowest core.
+            stolen: tells for how many seconds so far the host kept a core to itself.
             pause_s: between two probes while waiting.
         """
         self.kept = self.discarded = self.missing = self.unsteady = 0
         self._probe = probe
+        self._stolen = stolen
         self._pause_s = pause_s
         self._best: list[float] = []
         for _ in range(FIRST):
@@ -60,8 +68,8 @@ class Steady:
         for _ in range(TRIES):
             if not self._await_full(PATIENCE):
                 break
-            found = run()
-            if self.full():
+            found, steady = self._watched(run)
+            if steady:
                 self.kept += 1
                 return found
             self.discarded += 1
@@ -70,13 +78,19 @@ class Steady:
 
     def rather(self, run: Callable[[], T]) -> T:
         """Return what a run gave, begun at full speed if the host comes to it at once."""
-        steady = self._await_full(HURRY)
-        found = run()
-        if self.full() and steady:
+        ready = self._await_full(HURRY)
+        found, steady = self._watched(run)
+        if ready and steady:
             self.kept += 1
         else:
             self.unsteady += 1
         return found
+
+    def _watched(self, run: Callable[[], T]) -> tuple[T, bool]:
+        """Return what a run gave, and whether it had the cores to itself to its end."""
+        before = self._stolen()
+        found = run()
+        return found, self._stolen() - before <= MOST_STOLEN_S and self.full()
 
     def _await_full(self, probes: int) -> bool:
         for _ in range(probes):
@@ -84,6 +98,15 @@ class Steady:
                 return True
             time.sleep(self._pause_s)
         return False
+
+
+def stolen_s() -> float:
+    """Return for how many seconds the host kept a core of this machine to itself; 0 if unknown."""
+    try:
+        cores = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    except OSError:
+        return 0.0
+    return int(cores[8]) / os.sysconf("SC_CLK_TCK") if len(cores) > 8 else 0.0
 
 
 def slowest(work: Sequence[Callable[[], object]]) -> float:

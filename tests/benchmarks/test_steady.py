@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from itertools import chain, repeat
 
 import pytest
-from benchmarks.steady import FIRST, PATIENCE, TRIES, Steady, slowest
+from benchmarks.steady import FIRST, PATIENCE, TRIES, Steady, slowest, stolen_s
 
 
-def host(probes: Iterator[float]) -> Steady:
+def host(probes: Iterator[float], stolen: Iterator[float] | None = None) -> Steady:
     """A host whose probes at first all take a second."""
+    stolen = stolen or repeat(0.0)
     times = chain(repeat(1.0, FIRST), probes)
-    return Steady(lambda: next(times), pause_s=0.0)
+    return Steady(lambda: next(times), lambda: next(stolen), pause_s=0.0)
 
 
 def test_a_run_after_which_the_host_is_slow_is_done_again() -> None:
@@ -20,6 +21,17 @@ def test_a_run_after_which_the_host_is_slow_is_done_again() -> None:
     runs = iter(["first", "second"])
     assert steady.through(lambda: next(runs)) == "second"
     assert (steady.kept, steady.discarded) == (1, 1)
+
+
+def test_a_run_in_which_the_host_took_a_core_is_done_again() -> None:
+    steady = host(repeat(1.0), iter([5.0, 5.1, 5.1, 5.11]))
+    runs = iter(["first", "second"])
+    assert steady.through(lambda: next(runs)) == "second"
+    assert (steady.kept, steady.discarded) == (1, 1)
+
+
+def test_what_the_host_took_is_known_or_taken_for_nothing() -> None:
+    assert stolen_s() >= 0
 
 
 def test_a_run_waits_for_full_speed() -> None:

@@ -12,19 +12,20 @@ from __future__ import annotations
 import os
 import threading
 import time
+from bisect import insort
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
 T = TypeVar("T")
-TOLERANCE = 1.3
+TOLERANCE = 1.4
 REPEATS = 3
-BEST = 3
+BEST = 0.05
 FIRST = 100
-PATIENCE = 120
+PATIENCE = 60
 HURRY = 5
-TRIES = 8
+TRIES = 5
 MOST_STOLEN_S = 0.015
 
 
@@ -52,16 +53,16 @@ class Steady:
         self._probe = probe
         self._stolen = stolen
         self._pause_s = pause_s
-        self._best: list[float] = []
+        self._probes: list[float] = []
         for _ in range(FIRST):
             self.full()
             time.sleep(pause_s)
 
     def full(self) -> bool:
-        """Return whether all cores are at full speed now, beside the fastest probes so far."""
+        """Return whether all cores are at full speed now, beside the fastest twentieth so far."""
         took = self._probe()
-        self._best = sorted([*self._best, took])[:BEST]
-        return took <= TOLERANCE * self._best[-1]
+        insort(self._probes, took)
+        return took <= TOLERANCE * self._probes[int(BEST * len(self._probes))]
 
     def through(self, run: Callable[[], T]) -> T | None:
         """Return what a run gave that began and ended at full speed; None if there was no such."""

@@ -55,8 +55,10 @@ def test_a_restless_host_is_given_up_after_some_tries() -> None:
 
 
 def test_full_speed_is_that_of_the_fastest_probes_so_far() -> None:
-    steady = host(iter([0.5, 0.5, 0.5, 0.9, 0.6]))
-    assert [steady.full() for _ in range(5)] == [True, True, True, False, True]
+    steady = host(chain(repeat(0.5, 10), [0.9, 0.6]))
+    assert all(steady.full() for _ in range(10))
+    assert not steady.full()
+    assert steady.full()
 
 
 def test_a_run_that_may_be_unsteady_happens_once_and_is_counted() -> None:

@@ -18,7 +18,6 @@ _SIZES = 512
 _SHARE = 0.95
 _MOST = 4096
 _SAVES = 0.15
-_BURST = 0.5
 
 
 class AdaptivePolicy:
@@ -39,7 +38,7 @@ class AdaptivePolicy:
       anything is computed in vain.
 
     The rate is smoothed over ``20`` targets and looked at ``5`` times per target, or sooner if
-    half the work has come that all workers could do until then: a burst on an idle machine would
+    more work has come than all workers could do until then: a burst on an idle machine would
     else be cut as finely as its first query was.
     """
 
@@ -203,7 +202,7 @@ class AdaptivePolicy:
         if not cores.times.known:
             return
         if self._seen >= self._next_sizes:
-            self._next_sizes = self._seen + min(4 * _SIZES, self._seen)
+            self._next_sizes = self._seen + min(4 * _SIZES, 3 * self._seen)
             self._describe(pools)
         if self._choice is not None:
             # What waits should be gone within half a target.
@@ -212,7 +211,7 @@ class AdaptivePolicy:
             split = self._choice.at(load, self._split)
             self._split = split.size
             work_ns = split.ns_per_candidate * cores.times.scale
-            self._enough = _BURST * cores.workers * self._target / _LOOKS / work_ns
+            self._enough = cores.workers * self._target / _LOOKS / work_ns
             halves = 2 * cores.times.of(-(-self._split // 2))
             self._batches = cores.times.of(self._split, towers=2) <= (1 - _SAVES) * halves
 

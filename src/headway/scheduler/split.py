@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, inf, log, sqrt
+from math import ceil, inf
 
 import msgspec
 import numpy as np
@@ -17,6 +17,8 @@ _TAIL = 0.02
 _FULL = 0.97
 _INEFFICIENT = 1.05
 _WORTH = 0.05
+_MOST_SIZES = 128
+_STEPS = 50
 _QUANTILES = (50, 75, 90, 95, 97, 99, 100)
 
 
@@ -54,39 +56,38 @@ def splits_for(
         tower_ns: part of each that only the first chunk of a query takes.
     """
     seen = np.sort(np.asarray(sizes, np.int64))
-    times = np.asarray(curve, np.float64)
     marks = seen[np.minimum(len(seen) * np.array(_QUANTILES) // 100, len(seen) - 1)]
-    wanted = [s for s in SPLITS if s < largest] + [largest]
-    return tuple(_split(s, seen, times, marks, tower_ns) for s in wanted)
-
-
-def _split(
-    size: int,
-    seen: NDArray[np.int64],
-    times: NDArray[np.float64],
-    marks: NDArray[np.int64],
-    tower_ns: float,
-) -> Split:
-    chunks = -(-seen // size)
-    one = times[-(-seen // chunks)]
-    count = int(chunks.sum())
-    mean = float((chunks * one).sum()) / count
-    work = mean * count - tower_ns * (count - len(seen))
-    mark_chunks = -(-marks // size)
-    mark_times = times[-(-marks // mark_chunks)]
-    return Split(
-        size=size,
-        chunks=count / len(seen),
-        ns_per_candidate=work / int(seen.sum()),
-        chunk_ns=work / count,
-        spread=max(0.0, float((chunks * one * one).sum()) / count / mean**2 - 1),
-        alone_ns=tuple(zip(mark_times.tolist(), mark_chunks.tolist(), strict=True)),
-        tower_ns=tower_ns,
+    if len(seen) > _MOST_SIZES:
+        seen = seen[((np.arange(_MOST_SIZES) + 0.5) * len(seen) / _MOST_SIZES).astype(np.int64)]
+    times = np.asarray(curve, np.float64)
+    wanted = np.array([[s] for s in SPLITS if s < largest] + [[largest]])
+    chunks, mark_chunks = -(-seen // wanted), -(-marks // wanted)
+    one, mark_times = times[-(-seen // chunks)], times[-(-marks // mark_chunks)]
+    count = chunks.sum(axis=1)
+    whole = (chunks * one).sum(axis=1)
+    work = whole - tower_ns * (count - len(seen))
+    spread = (chunks * one * one).sum(axis=1) / count / (whole / count) ** 2 - 1
+    alone = [
+        tuple(zip(ns, cut, strict=True))
+        for ns, cut in zip(mark_times.tolist(), mark_chunks.tolist(), strict=True)
+    ]
+    columns = zip(
+        wanted[:, 0].tolist(),
+        (count / len(seen)).tolist(),
+        (work / seen.sum()).tolist(),
+        (work / count).tolist(),
+        np.maximum(spread, 0.0).tolist(),
+        alone,
+        strict=True,
+    )
+    return tuple(
+        Split(size, cut, work_ns, chunk_ns, scatter, alone_ns, tower_ns)
+        for size, cut, work_ns, chunk_ns, scatter, alone_ns in columns
     )
 
 
 class Choice:
-    """Which split size at which load; what a load means is worked out once, in steps of 1 %.
+    """Which split size at which load; what loads mean is worked out once, in steps of 2 %.
 
     The split chosen is that whose largest queries are predicted to be done first. Above the load
     that any split can bear, the one with the least work per candidate is best. The present split
@@ -94,19 +95,23 @@ class Choice:
     the choice does not flap between neighbours.
     """
 
-    __slots__ = ("_known", "_splits", "_step", "_workers")
+    __slots__ = ("_best", "_places", "_splits", "_step", "_tails")
 
     def __init__(self, splits: Sequence[Split], workers: int) -> None:
-        """Describe no load yet.
+        """Foresee what each split means at each load.
 
         Args:
             splits: as ``splits_for`` made them.
             workers: of the machine.
         """
         self._splits = splits
-        self._workers = workers
-        self._step = workers / min(s.ns_per_candidate for s in splits) / 100
-        self._known: dict[int, tuple[float, ...]] = {}
+        self._places = {split.size: place for place, split in enumerate(splits)}
+        work = np.array([s.ns_per_candidate for s in splits])
+        self._step = workers / float(work.min()) / _STEPS
+        tails = tails_ns(splits, self._step * np.arange(_STEPS + 1, dtype=np.float64), workers)
+        best = np.where(np.isinf(tails).all(axis=1), work.argmin(), tails.argmin(axis=1))
+        self._tails: list[list[float]] = tails.tolist()
+        self._best: list[int] = best.tolist()
 
     def at(self, rate: float, present: int | None = None) -> Split:
         """Return the split for a load.
@@ -115,21 +120,17 @@ class Choice:
             rate: candidates per nanosecond that arrive, in the time scale of the splits.
             present: size of the split now in force, if any.
         """
-        step = min(100, ceil(rate / self._step))
-        predicted = self._known.get(step)
-        if predicted is None:
-            loads = (tail_ns(s, step * self._step, self._workers) for s in self._splits)
-            predicted = self._known[step] = tuple(loads)
-        best_ns = min(predicted)
-        if best_ns == inf:
-            return min(self._splits, key=lambda s: s.ns_per_candidate)
-        for split, ns in zip(self._splits, predicted, strict=True):
-            if split.size == present and ns * (1 - _WORTH) < best_ns:
-                return split
-        return self._splits[predicted.index(best_ns)]
+        step = min(_STEPS, ceil(rate / self._step))
+        tails, best = self._tails[step], self._best[step]
+        place = self._places.get(present or 0, best)
+        if tails[place] * (1 - _WORTH) < tails[best]:
+            return self._splits[place]
+        return self._splits[best]
 
 
-def tail_ns(split: Split, rate: float, workers: int) -> float:
+def tails_ns(
+    splits: Sequence[Split], rates: NDArray[np.float64], workers: int
+) -> NDArray[np.float64]:
     """Return when the largest queries are predicted to be done; infinite if too many arrive.
 
     Small chunks end sooner but cost more work, and with it more waiting. The wait of a query is
@@ -137,38 +138,46 @@ def tail_ns(split: Split, rate: float, workers: int) -> float:
     for as many servers as whole queries fit side by side, its tail taken as exponential.
 
     Args:
-        split: as ``splits_for`` made it.
-        rate: candidates per nanosecond that arrive, in the time scale of the split.
+        splits: as ``splits_for`` made them.
+        rates: float64 ``[rates]``, candidates per nanosecond, in the time scale of the splits.
         workers: of the machine.
+
+    Returns:
+        float64 ``[rates, splits]``, nanoseconds.
     """
-    load = rate * split.ns_per_candidate / workers
-    if load >= _FULL:
-        return inf
-    return _alone(split, workers * (1 - load), workers) + _wait(split, load, workers)
+    work = np.array([s.ns_per_candidate for s in splits])
+    load = rates[:, None] * work / workers
+    free = np.maximum(1 - load, 1 - _FULL)  # what is over is overruled below
+    tails = _alone(splits, workers * free, workers) + _wait(splits, load, free, workers)
+    return np.where(load >= _FULL, inf, tails)
 
 
-def _alone(split: Split, free: float, workers: int) -> float:
+def _alone(splits: Sequence[Split], free: NDArray[np.float64], workers: int) -> NDArray[np.float64]:
     """Time of the slowest of some large queries, if it meets no other."""
-    slots = max(free, 1.0)
-    tower = split.tower_ns
+    marks = np.array([s.alone_ns for s in splits])
+    tower = np.array([[s.tower_ns] for s in splits])
+    ns, chunks = marks[..., 0], marks[..., 1]
+    slots = np.maximum(free, 1.0)[..., None]
     # However idle the machine, more chunks than workers take turns; those at first wait for the
     # query tower, which the others are spared.
-    return max(
-        tower + (ns - tower) * max(-(-chunks // workers), chunks / slots)
-        for ns, chunks in split.alone_ns
-    )
+    turns = np.maximum(np.ceil(chunks / workers), chunks / slots)
+    found: NDArray[np.float64] = (tower + (ns - tower) * turns).max(axis=2)
+    return found
 
 
-def _wait(split: Split, load: float, workers: int) -> float:
+def _wait(
+    splits: Sequence[Split], load: NDArray[np.float64], free: NDArray[np.float64], workers: int
+) -> NDArray[np.float64]:
     """Wait that only a few queries exceed."""
-    lanes = max(1.0, workers / split.chunks)
-    waits = load ** (sqrt(2 * (lanes + 1)) - 1)
-    if waits <= _TAIL:
-        return 0.0
+    chunks = np.array([s.chunks for s in splits])
+    spread = np.array([s.spread for s in splits])
+    lanes = np.maximum(1.0, workers / chunks)
+    waits = np.minimum(load, _FULL) ** (np.sqrt(2 * (lanes + 1)) - 1)
     # A query of more chunks than workers takes them all, several times over.
-    lane_ns = split.chunk_ns * max(1.0, split.chunks / workers)
-    mean = lane_ns * (1 + split.spread) / 2 / (lanes * (1 - load))
-    return mean * log(waits / _TAIL)
+    lane_ns = np.array([s.chunk_ns for s in splits]) * np.maximum(1.0, chunks / workers)
+    mean = lane_ns * (1 + spread) / 2 / (lanes * free)
+    found: NDArray[np.float64] = mean * np.log(np.maximum(waits, _TAIL) / _TAIL)
+    return found
 
 
 def largest_useful(curve: Sequence[float], limit_ns: float, most: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -148,20 +149,21 @@ class Host:
         return Machine(
             cores=workers,
             service=service,
-            tower_ns=min(self._tower_ns(), service[0][1]),
+            tower_ns=min(self.steady.rather(self._tower_ns), service[0][1]),
             rested_service=_knots(rested),
             interference=max(1.0, float(np.median(slower))) if slower else 1.0,
             ratios=ratios_of(scatter[2:], np.random.default_rng(0)),
         )
 
     def _tower_ns(self) -> int:
-        """Return the median time of the query tower."""
-        runner = self._loaded.runner()
-        taken = []
-        for query in self._grid[PROBE]:
-            began = self._clock.now()
-            runner.query(query.context)
-            taken.append(self._clock.now() - began)
+        """Return the median time of the query tower, within whole queries."""
+        score, taken = self._work(0), []
+        with closing(self._loaded.runner()) as runner:
+            for query in self._grid[PROBE]:
+                score()  # so that its rows and weights are not the last that were used
+                began = self._clock.now()
+                runner.query(query.context)
+                taken.append(self._clock.now() - began)
         return int(np.median(taken))
 
     def _serve(self, plan: Plan, drive):  # type: ignore[no-untyped-def]

@@ -12,7 +12,7 @@ import numpy as np
 
 from headway.core import Ns, Plan, Sla, from_ms
 from headway.measure import LbtSettings, RunRecord, find_lbt
-from headway.simulate import GTX_1080_TI, Machine, accelerated, busy_qps, capacity, simulate
+from headway.simulate import GTX_1080_TI, Machine, accelerated, busy_qps, capacity_qps, simulate
 from headway.tune import Score
 from headway.workload import draw_schedule, production_sizes
 
@@ -61,7 +61,7 @@ def with_gpu(machine: Machine, model: str) -> Machine:
 
 def bound_qps(machine: Machine, within_ns: float = inf) -> float:
     """Return the rate at which every device is busy at its best batch size, done within so long."""
-    return capacity(machine, within_ns=within_ns) * 1e9 / MEAN_SIZE
+    return capacity_qps(machine, MEAN_SIZE, within_ns=within_ns)
 
 
 def fixed(machine: Machine, split: int, offload: int = 0) -> Plan:

@@ -61,8 +61,11 @@ class Steady:
     def full(self) -> bool:
         """Return whether all cores are at full speed now, beside the fastest twentieth so far."""
         took = self._probe()
-        insort(self._probes, took)
-        return took <= TOLERANCE * self._probes[int(BEST * len(self._probes))]
+        known = self._probes
+        fast = not known or took <= TOLERANCE * known[int(BEST * len(known))]
+        if fast or len(known) < FIRST:  # waiting for a slow host must not change what full speed is
+            insort(known, took)
+        return fast
 
     def through(self, run: Callable[[], T]) -> T | None:
         """Return what a run gave that began and ended at full speed; None if there was no such."""

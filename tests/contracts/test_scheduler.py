@@ -58,6 +58,14 @@ PLANS = {
     "adaptive, lighter and accelerator": adaptive(
         service=CORE, lighter_service=LIGHT, accelerators=1, accelerator_service=FAST
     ),
+    "adaptive, query towers": adaptive(service=CORE, tower_ns=Ns(4)),
+    "adaptive, query towers, all kinds": adaptive(
+        service=CORE,
+        tower_ns=Ns(5),
+        lighter_service=LIGHT,
+        accelerators=1,
+        accelerator_service=FAST,
+    ),
 }
 
 
@@ -217,8 +225,13 @@ class AnyTraffic(RuleBasedStateMachine):
                 for q in self.scheduler._open.values()
                 if q.pool == pool.number and q.cursor < q.size
             ]
-            left = [(q.size - q.cursor) * q.step_ns // q.step for q in waiting]
-            assert pool.waiting_ns == sum(left)
+            left = [
+                (q.step_ns - q.spared_ns) * (q.size - q.cursor) // q.step
+                + (q.spared_ns if not q.cursor else 0)
+                for q in waiting
+            ]
+            assert pool.waiting_ns == sum(left) >= 0
+            assert all(ns >= 0 for ns in left)
             assert pool.waiting_queries == len(waiting)
             assert pool.waiting_candidates == sum(q.size - q.cursor for q in waiting)
             assert pool.waiting_queries == 0 or pool.workers > 0, "nobody will come for it"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from headway.core import Plan, UsageError, static_baseline
+from headway.core import Knots, Ns, Plan, UsageError, static_baseline
 
 
 @pytest.mark.parametrize("timeout", [0, -1])
@@ -46,3 +46,17 @@ def test_the_static_baseline_divides_the_largest_query_over_the_cores() -> None:
     plan = static_baseline(40, 1_000)
     assert (plan.workers, plan.split_size, plan.policy) == (40, 25, "fixed")
     assert static_baseline(8, 1).split_size == 1
+
+
+@pytest.mark.parametrize(
+    ("service", "says"),
+    [
+        ((), "give both or neither"),
+        (((1, 1_000), (64, 9_000)), "more than the 1000 ns"),
+        (((256, 256_000),), "more than the 1000 ns"),
+        (((1, 9_000), (64, 1_000)), "more than the 1000 ns"),
+    ],
+)
+def test_a_query_tower_is_a_part_of_the_shortest_time(service: Knots, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Plan(service=service, tower_ns=Ns(1_001))

@@ -202,9 +202,11 @@ def test_a_burst_is_not_cut_as_finely_as_its_first_query(begin: Callable[[Plan],
     assert sum(chunks[20:]) < 1.1 * 180
 
 
-def test_after_a_burst_splits_are_fine_again() -> None:
-    crew = calm(adaptive(refuse_late=False))
-    fine, start = split(crew), crew.now + 100 * MS
+@pytest.mark.parametrize("begin", [Crew, calm])
+def test_after_a_burst_splits_are_fine_again(begin: Callable[[Plan], Crew]) -> None:
+    fine = split(calm(adaptive(refuse_late=False)))
+    crew = begin(adaptive(refuse_late=False))
+    start = crew.now + 100 * MS
     for number in range(60):
         crew.submit(400, at=start + number)
     for number in range(100):

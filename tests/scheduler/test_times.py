@@ -136,6 +136,13 @@ def test_work_of_several_queries_is_held_against_all_their_towers() -> None:
     assert times.scale == pytest.approx(1.0, rel=1e-3)
 
 
+@pytest.mark.parametrize("knots", [((256, 1_000_000),), ((1, 900_000), (64, 4_000)), ()])
+def test_a_query_tower_never_takes_more_than_the_shortest_chunk(knots: Knots) -> None:
+    times = ServiceTimes(knots, tower_ns=10**400)
+    assert times.tower_ns in (3_906, 4_000, 0)
+    assert all(times.of(n, towers=0) >= 0 for n in (1, 8, 64, 256, 5_000))
+
+
 def test_a_chunk_that_may_have_waited_for_its_tower_teaches_nothing() -> None:
     times = ServiceTimes(KNOTS, tower_ns=400)
     assert not times.observe(50, 10**9, towers=0)

@@ -12,7 +12,7 @@ from headway.simulate import (
     Machine,
     accelerated,
     best_rate,
-    capacity,
+    capacity_qps,
     knots_of,
     ratios_of,
 )
@@ -29,19 +29,26 @@ def test_a_busy_machine_is_slower_in_proportion_to_its_busy_cores() -> None:
 def test_capacity_is_every_worker_at_its_best_batch() -> None:
     alone = Machine(cores=1, service=SERVICE)
     assert best_rate(SERVICE) == pytest.approx(1024 / 10_330_000, rel=1e-3)
-    assert capacity(Machine(cores=8, service=SERVICE, interference=2)) == pytest.approx(
-        4 * capacity(alone)
+    assert capacity_qps(Machine(cores=8, service=SERVICE, interference=2), 100) == pytest.approx(
+        4 * capacity_qps(alone, 100)
     )
     helped = Machine(cores=1, service=SERVICE, accelerators=1, accelerator_service=((1024, 10**6),))
-    assert capacity(helped) > 5 * capacity(alone)
+    assert capacity_qps(helped, 100) > 5 * capacity_qps(alone, 100)
 
 
 def test_a_batch_that_takes_too_long_is_no_capacity() -> None:
     machine = Machine(cores=8, service=SERVICE, interference=2)
     # A batch of 256 takes 5.3 ms of a busy core, one of 64 1.46 ms.
-    assert capacity(machine, within_ns=5_300_000) == pytest.approx(4 * 256 / 2_650_000)
-    assert capacity(machine, within_ns=1_460_000) == pytest.approx(4 * 64 / 730_000)
-    assert capacity(machine, within_ns=100_000) == 0
+    assert capacity_qps(machine, 1e9, within_ns=5_300_000) == pytest.approx(4 * 256 / 2_650_000)
+    assert capacity_qps(machine, 1e9, within_ns=1_460_000) == pytest.approx(4 * 64 / 730_000)
+    assert capacity_qps(machine, 1e9, within_ns=100_000) == 0
+
+
+def test_each_query_pays_its_query_tower_once_however_it_is_cut() -> None:
+    machine = Machine(cores=2, service=SERVICE, tower_ns=100_000)
+    per_query = machine.cores * 1e9 / capacity_qps(machine, 1_000) - 100_000
+    alone = machine.cores * 1e9 / capacity_qps(machine, 2_000) - 100_000
+    assert alone == pytest.approx(2 * per_query)
 
 
 def test_what_was_not_measured_takes_longer_too() -> None:

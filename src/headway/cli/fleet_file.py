@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from headway.cli.service_times import ServiceSettings, Timed, service_times
 from headway.cli.yaml_file import read_yaml
-from headway.core import ConfigError, Ns, Plan, Sla, UsageError, from_ms, parse_sla
+from headway.core import ConfigError, Ns, Plan, Sla, UsageError, from_ms, parse_sla, shortest_ns
 from headway.simulate import (
     Autoscale,
     BalancerName,
@@ -256,12 +256,12 @@ def _kind(given: MachineSettings, plan: PlanSettings, sla: Sla, folder: Path) ->
                     f"{place}: service times must not fall with more candidates, but {rows} take "
                     f"{ns / 1000:g} us and {more} take {following / 1000:g} us"
                 )
-    rows, ns = core.knots[0]
+    ns = shortest_ns(core.knots)
     tower = core.tower_ns if given.tower_ms is None else from_ms(given.tower_ms)
     if tower > ns:
         raise UsageError(
-            f"{place}: tower_ms {given.tower_ms:g} is more than the {ns / 1e6:g} ms that {rows} "
-            "candidates take with it; give the part of them that is the query tower's"
+            f"{place}: tower_ms {tower / 1e6:g} is more than the {ns / 1e6:g} ms that the smallest "
+            "chunk takes with it; give the part of it that is the query tower's"
         )
     machine = Machine(
         cores=given.cores,

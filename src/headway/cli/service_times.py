@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from headway.core import BundleError, DataError, Knots, UsageError
+from headway.core import BundleError, DataError, Knots, UsageError, shortest_ns
 from headway.measure import LatencyProfile
 from headway.simulate import knots_of, published_knots
 
@@ -155,7 +155,7 @@ def _from_profile(raw: bytes, ids: str, source: str) -> Timed:
     rows = alone.rows[-1]
     slower = busy.at(rows, middle) / max(1, alone.at(rows, middle))
     knots = knots_of(alone, middle)
-    tower = min(first.tower_ns, knots[0][1])
+    tower = min(first.tower_ns, shortest_ns(knots))
     return Timed(knots, _ratios(alone, middle), max(1.0, slower), tower)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headway.cli.benching import point_of, points_of
 from headway.cli.tune_report import Figures
-from headway.core import Clock, Plan, Sla, to_seconds
+from headway.core import Clock, Plan, Sla, shortest_ns, to_seconds
 from headway.engine import LoadedModel, Profile, ProfileSettings, profile, usable_cores
 from headway.loadgen import Bench, BenchSettings
 from headway.measure import LbtPoint, LbtResult, LbtSettings, RunRecord, find_lbt
@@ -98,7 +98,7 @@ def machine_of(found: Profile) -> Machine:
     return Machine(
         cores=found.loads[-1].concurrency,
         service=service,
-        tower_ns=min(found.loads[0].tower_ns, service[0][1]),
+        tower_ns=min(found.loads[0].tower_ns, shortest_ns(service)),
         interference=max(1.0, float(np.exp(np.mean(np.log(ratios))))),
         ratios=_scatter(found),
     )
@@ -171,7 +171,8 @@ class OnSimulator:
         if plan.policy == "adaptive":
             return times.of(-(-size // cores))
         chunks = -(-size // plan.split_size)
-        return times.of(-(-size // chunks)) * -(-chunks // cores)
+        one = times.of(-(-size // chunks))
+        return one + (one - self._machine.tower_ns) * (-(-chunks // cores) - 1)
 
     def expected_qps(self, plan: Plan) -> float:
         """Return the rate in queries/s that would keep all workers at work, roughly."""

@@ -39,7 +39,7 @@ from headway.core.errors import (
     UsageError,
 )
 from headway.core.inputs import ModelInput, model_inputs, pad_sequence
-from headway.core.plan import Knots, Plan, static_baseline
+from headway.core.plan import Knots, Plan, shortest_ns, static_baseline
 from headway.core.query import Query, check_columns, check_query
 from headway.core.runner import Hidden, Piece, Runner
 from headway.core.schema import (
@@ -115,6 +115,7 @@ __all__ = [
     "model_inputs",
     "pad_sequence",
     "parse_sla",
+    "shortest_ns",
     "slice_columns",
     "static_baseline",
     "take_rows",

@@ -77,16 +77,26 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                     f"plan.{name} must hold positive (candidates, nanoseconds) by rising "
                     f"candidates, not {knots[:4]}"
                 )
-        if self.service and self.tower_ns > self.service[0][1]:
+        if self.tower_ns and not self.service:
+            raise UsageError("plan.tower_ns is a part of plan.service; give both or neither")
+        if self.tower_ns > shortest_ns(self.service):
             raise UsageError(
-                f"plan.tower_ns is {self.tower_ns}, more than the {self.service[0][1]} ns that "
-                f"{self.service[0][0]} candidates take with it; give a part of plan.service"
+                f"plan.tower_ns is more than the {shortest_ns(self.service)} ns that the smallest "
+                "chunk takes with it; give a part of plan.service"
             )
         if self.offload_candidates and not self.accelerators:
             raise UsageError(
                 f"plan.offload_candidates is {self.offload_candidates} but there is no "
                 "accelerator; set accelerators, or 0 to offload nothing"
             )
+
+
+def shortest_ns(service: Knots) -> int:
+    """Return the shortest time that service times tell, of one candidate or more; 0 of none."""
+    if len(service) == 1:  # a line through zero
+        ((rows, ns),) = service
+        return ns // rows
+    return min((ns for _, ns in service), default=0)
 
 
 def static_baseline(cores: int, largest_query: int) -> Plan:

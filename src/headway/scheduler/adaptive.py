@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, inf
+from math import expm1, inf
 
 from headway.core import Ns, Plan
 from headway.scheduler.decisions import Work
@@ -58,6 +58,7 @@ class AdaptivePolicy:
         self._look = Ns(0)
         self._enough = inf
         self._looked: Ns | None = None
+        self._begun = Ns(0)
 
     @property
     def split(self) -> int:
@@ -83,7 +84,7 @@ class AdaptivePolicy:
         if not pool.times.known:
             return None
         wait = pool.wait_ns(now)
-        finish = wait + self._alone(query, pool, query.step_ns)
+        finish = wait + self._alone(query, pool, query.step_ns, query.spared_ns)
         if len(pools) > 1 and pools[1].times.known:
             other_wait = pools[1].wait_ns(now)
             other = other_wait + pools[1].times.of(query.size)
@@ -172,19 +173,19 @@ class AdaptivePolicy:
             return min(query.deadline, query.arrived + self._target)
         return query.deadline
 
-    def _alone(self, query: Open, pool: Pool, step_ns: int) -> float:
+    def _alone(self, query: Open, pool: Pool, step_ns: int, spared_ns: int) -> float:
         """Predicted time from the first chunk's start to the last one's end."""
         chunks = -(-query.size // query.step)
         if chunks <= max(1, pool.idle):
             return step_ns
-        return step_ns + (step_ns - query.spared_ns) * (chunks - 1) / pool.workers
+        return step_ns + (step_ns - spared_ns) * (chunks - 1) / pool.workers
 
     def _has_lighter(self, query: Open, pool: Pool, now: Ns) -> bool:
         """Give the query to the lighter bundle if that will be in time."""
         if self._lighter is None or pool.number:
             return False
         step_ns = int(self._lighter.of(query.step))
-        finish = pool.wait_ns(now) + self._alone(query, pool, step_ns)
+        finish = pool.wait_ns(now) + self._alone(query, pool, step_ns, 0)
         if now + finish > self._due(query):
             return False
         query.lighter, query.step_ns, query.spared_ns = True, step_ns, 0
@@ -195,8 +196,12 @@ class AdaptivePolicy:
         if self._looked is not None:
             passed = max(1, now - self._looked)
             rate = self._arrived / passed
-            weight = 1.0 if not self._rate else 1 - exp(-passed / (_MEMORY * self._target))
+            # Of a short past its mean is taken, so that its first moment does not outlast it.
+            memory = _MEMORY * self._target
+            weight = expm1(-passed / memory) / expm1(-max(passed, now - self._begun) / memory)
             self._rate += weight * (rate - self._rate)
+        else:
+            self._begun = now
         self._arrived, self._looked = 0, now
         cores = pools[0]
         if not cores.times.known:
@@ -207,11 +212,12 @@ class AdaptivePolicy:
         if self._choice is not None:
             # What waits should be gone within half a target.
             extra = 2 * cores.waiting_candidates / self._target
-            load = (self._rate * self._share(pools) + extra) * cores.times.scale
+            share = self._share(pools)
+            load = (self._rate * share + extra) * cores.times.scale
             split = self._choice.at(load, self._split)
             self._split = split.size
             work_ns = split.ns_per_candidate * cores.times.scale
-            self._enough = cores.workers * self._target / _LOOKS / work_ns
+            self._enough = cores.workers * self._target / _LOOKS / work_ns / share
             halves = 2 * cores.times.of(-(-self._split // 2))
             self._batches = cores.times.of(self._split, towers=2) <= (1 - _SAVES) * halves
 

@@ -61,7 +61,5 @@ class Open:
 
     def work_ns(self, left: int) -> int:
         """Return the predicted time of so many candidates that are left of it."""
-        work = self.step_ns * left // self.step
-        if self.spared_ns:
-            work -= self.spared_ns * (-(-left // self.step) - (left == self.size))
-        return work
+        work = (self.step_ns - self.spared_ns) * left // self.step
+        return work + self.spared_ns if left == self.size else work

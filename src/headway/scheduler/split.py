@@ -120,7 +120,7 @@ class Choice:
             rate: candidates per nanosecond that arrive, in the time scale of the splits.
             present: size of the split now in force, if any.
         """
-        step = min(_STEPS, ceil(rate / self._step))
+        step = min(_STEPS, max(0, ceil(rate / self._step)))
         tails, best = self._tails[step], self._best[step]
         place = self._places.get(present or 0, best)
         if tails[place] * (1 - _WORTH) < tails[best]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from operator import itemgetter
 
-from headway.core import Knots
+from headway.core import Knots, shortest_ns
 
 _FORGET = 1 / 64
 _LEARN_AFTER = 16
@@ -28,11 +28,12 @@ class ServiceTimes:
     part of every prediction for one tower.
 
     Attributes:
-        tower_ns: of the query tower, unscaled.
+        tower_ns: of the query tower, unscaled; never more than the shortest of the knots, and 0
+            without knots.
     """
 
     def __init__(self, knots: Knots = (), tower_ns: int = 0) -> None:
-        self.tower_ns = tower_ns
+        self.tower_ns = min(tower_ns, shortest_ns(knots))
         self._points: _Points = knots
         self._table: Sequence[float] = _table(knots) if knots else ()
         self._scale = 1.0

@@ -14,7 +14,7 @@ from headway.core import Sla
 from headway.measure import LbtPoint, LbtResult, LbtSettings, RunRecord, find_lbt
 from headway.simulate.fleet import BalancerName, FleetSpec
 from headway.simulate.job import FleetJob, run_job
-from headway.simulate.machine import capacity
+from headway.simulate.machine import capacity_qps
 from headway.simulate.member import MachineKind
 from headway.simulate.run import simulate
 from headway.workload import Poisson, Workload, draw_schedule
@@ -89,7 +89,7 @@ def highest_qps(kind: MachineKind, workload: Workload, seed: int = 0) -> float:
     """Return the queries per second that a machine can do at most, whatever their latency."""
     sizes = workload.draw_sizes(_DRAWN, np.random.default_rng([seed, 7]))
     slower = float(np.mean(kind.machine.ratios or (1.0,)))
-    return capacity(kind.machine) * 1e9 / slower / float(sizes.mean())
+    return capacity_qps(kind.machine, float(sizes.mean())) / slower
 
 
 def machine_lbt(

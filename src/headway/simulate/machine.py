@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from headway.core import Knots, Plan, UsageError
+from headway.core import Knots, Plan, UsageError, shortest_ns
 from headway.measure import LatencyProfile
 from headway.scheduler import ServiceTimes
 
@@ -84,10 +84,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 f"{self.accelerators} accelerators need service times; give "
                 "machine.accelerator_service"
             )
-        if self.tower_ns > self.service[0][1]:
+        if self.tower_ns > shortest_ns(self.service):
             raise UsageError(
-                f"machine.tower_ns is {self.tower_ns}, more than the {self.service[0][1]} ns that "
-                f"{self.service[0][0]} candidates take with it; give a part of machine.service"
+                f"machine.tower_ns is {self.tower_ns}, more than the {shortest_ns(self.service)} ns "
+                "that the smallest chunk takes with it; give a part of machine.service"
             )
         if any(r <= 0 for r in self.ratios):
             raise UsageError("machine.ratios must be positive")
@@ -143,29 +143,40 @@ def accelerated(service: Knots, speedups: Speedups) -> Knots:
     return tuple(zip(rows, np.rint(times).astype(int).tolist(), strict=True))
 
 
-def best_rate(service: Knots, most: int = 1024, within_ns: float = inf) -> float:
+def best_rate(
+    service: Knots, most: int = 1024, within_ns: float = inf, tower_ns: float = 0.0
+) -> float:
     """Return candidates per nanosecond of a worker that always has its best batch size.
 
     Args:
         service: nanoseconds by candidates.
         most: candidates in a batch.
         within_ns: batches that take longer do not count; 0.0 if all do.
+        tower_ns: part of each time that is counted elsewhere.
     """
     times = np.array(ServiceTimes(service).curve(most)[1:])
-    rates = np.arange(1, most + 1) / times
+    rates = np.arange(1, most + 1) / np.maximum(1.0, times - tower_ns)
     return float(rates[times <= within_ns].max(initial=0.0))
 
 
-def capacity(machine: Machine, most: int = 1024, within_ns: float = inf) -> float:
-    """Return candidates per nanosecond with every worker always busy at its best batch size.
+def capacity_qps(
+    machine: Machine, mean_size: float, most: int = 1024, within_ns: float = inf
+) -> float:
+    """Return the queries per second with every worker always busy at its best batch size.
 
-    Arguments are those of ``best_rate``; a core that is busy beside all others is meant.
+    Args:
+        machine: all of it.
+        mean_size: candidates of a query; each query pays its query tower beside them.
+        most: candidates in a batch.
+        within_ns: batches that take longer do not count.
     """
-    slower = machine.interference
-    rate = machine.cores * best_rate(machine.service, most, within_ns / slower) / slower
+    slower, tower = machine.interference, machine.tower_ns
+    best = best_rate(machine.service, most, within_ns / slower, tower)
+    rate = machine.cores / slower / (mean_size / best + tower) if best else 0.0
     if machine.accelerators:
-        rate += machine.accelerators * best_rate(machine.accelerator_service, most, within_ns)
-    return rate
+        best = best_rate(machine.accelerator_service, most, within_ns)
+        rate += machine.accelerators * best / mean_size
+    return rate * 1e9
 
 
 def busy_qps(machine: Machine, plan: Plan, sizes: NDArray[np.int64]) -> float:
@@ -180,7 +191,7 @@ def busy_qps(machine: Machine, plan: Plan, sizes: NDArray[np.int64]) -> float:
         sizes: int64 ``[queries]`` that stand for those that arrive.
     """
     if plan.policy == "adaptive":
-        return capacity(machine, plan.split_size) * 1e9 / float(sizes.mean())
+        return capacity_qps(machine, float(sizes.mean()), plan.split_size)
     away = (sizes >= plan.offload_candidates) & bool(plan.offload_candidates)
     chunks = -(-sizes // plan.split_size)
     largest = int(sizes.max())

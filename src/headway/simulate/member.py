@@ -102,5 +102,6 @@ class Member(Host):
                     # A policy that predicts nothing leaves the queue's work unsaid.
                     wait += step_ns * chunks / size * pool.waiting_candidates / workers
                 idle = workers
-            best = min(best, wait + step_ns * max(1.0, chunks / idle))
+            later_ns = step_ns - pool.times.tower_ns * pool.times.scale
+            best = min(best, wait + step_ns + later_ns * max(0.0, chunks / idle - 1))
         return best

@@ -83,10 +83,10 @@ class Host:
         self._pool = draw_queries(made.schema, self.sizes, rng)
         # As many different ones as a run has: rows of tables that are met again are in the cache.
         self._grid = {size: draw_queries(made.schema, np.full(GRID, size), rng) for size in SIZES}
-        work = [self._work(i) for i in range(usable_cores())]
-        self.steady = Steady(partial(slowest, work), stolen_s)
+        self._probes = [self._probe(i) for i in range(usable_cores())]
+        self.steady = Steady(partial(slowest, self._probes), stolen_s)
 
-    def _work(self, place: int) -> Callable[[], object]:
+    def _probe(self, place: int) -> Callable[[], object]:
         """Return the scoring of one query, by a runner of its own."""
         runner = self._loaded.runner()
         query = self._grid[PROBE][place]
@@ -157,10 +157,10 @@ class Host:
 
     def _tower_ns(self) -> int:
         """Return the median time of the query tower, within whole queries."""
-        score, taken = self._work(0), []
+        taken = []
         with closing(self._loaded.runner()) as runner:
             for query in self._grid[PROBE]:
-                score()  # so that its rows and weights are not the last that were used
+                self._probes[0]()  # so that its rows and weights are not the last that were used
                 began = self._clock.now()
                 runner.query(query.context)
                 taken.append(self._clock.now() - began)

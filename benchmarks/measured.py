@@ -15,7 +15,6 @@ import numpy as np
 from host import Host
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
-from steady import Steady
 
 from headway.core import Ns, Plan, Sla, from_seconds
 from headway.engine import machine_facts, usable_cores
@@ -174,9 +173,9 @@ def prepare(args: argparse.Namespace, folder: Path, *, strict: bool) -> dict[str
     return found
 
 
-def show_steady(found: list[Steady]) -> Row:
+def show_steady(hosts: dict[str, Bench]) -> Row:
     """Print and return how many runs counted."""
-    runs = {k: sum(getattr(s, k) for s in found) for k in KINDS}
+    runs = {k: sum(getattr(bench.host.steady, k) for bench in hosts.values()) for k in KINDS}
     print("runs " + ", ".join(f"{kind} {count}" for kind, count in runs.items()))
     return runs
 

@@ -198,7 +198,7 @@ def main() -> None:
     write_json(
         args.json,
         throughput=table,
-        runs=show_steady([bench.host.steady for bench in hosts.values()]),
+        runs=show_steady(hosts),
     )
 
 

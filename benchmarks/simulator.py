@@ -130,9 +130,7 @@ def main() -> None:
             rows += hold(bench, name, args)
             write_json(args.json, rows=rows)
     show_errors(rows)
-    write_json(
-        args.json, rows=rows, runs=show_steady([bench.host.steady for bench in hosts.values()])
-    )
+    write_json(args.json, rows=rows, runs=show_steady(hosts))
 
 
 if __name__ == "__main__":

@@ -320,6 +320,8 @@ def test_a_search_goes_on_where_it_was_interrupted(
     again = len(passes_run)
     result = search(job, tmp_path)
     assert stripped(result.report) == stripped(second.report)
+    last = {p.name for p in finalists(result.report.points, SMALL.finalists)}
+    assert {result.report.taken, second.report.taken} <= last
     assert len(passes_run) == again  # the third time nothing was left to do
     made = Counter(passes_run)
     assert made["prune"] <= 2

@@ -39,7 +39,7 @@ from headway.core.errors import (
     UsageError,
 )
 from headway.core.inputs import ModelInput, model_inputs, pad_sequence
-from headway.core.plan import Knots, Plan, shortest_ns, static_baseline
+from headway.core.plan import Knots, Plan, check_tower, shortest_ns, static_baseline
 from headway.core.query import Query, check_columns, check_query
 from headway.core.runner import Hidden, Piece, Runner
 from headway.core.schema import (
@@ -109,6 +109,7 @@ __all__ = [
     "check_columns",
     "check_fields",
     "check_query",
+    "check_tower",
     "concat_columns",
     "from_ms",
     "from_seconds",

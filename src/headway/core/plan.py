@@ -79,11 +79,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 )
         if self.tower_ns and not self.service:
             raise UsageError("plan.tower_ns is a part of plan.service; give both or neither")
-        if self.tower_ns > shortest_ns(self.service):
-            raise UsageError(
-                f"plan.tower_ns is more than the {shortest_ns(self.service)} ns that the smallest "
-                "chunk takes with it; give a part of plan.service"
-            )
+        check_tower("plan", self.tower_ns, self.service)
         if self.offload_candidates and not self.accelerators:
             raise UsageError(
                 f"plan.offload_candidates is {self.offload_candidates} but there is no "
@@ -97,6 +93,20 @@ def shortest_ns(service: Knots) -> int:
         ((rows, ns),) = service
         return ns // rows
     return min((ns for _, ns in service), default=0)
+
+
+def check_tower(owner: str, tower_ns: int, service: Knots) -> None:
+    """Refuse a query tower that takes longer than the chunks it is part of.
+
+    Raises:
+        UsageError: naming both, as fields of ``owner``.
+    """
+    least = shortest_ns(service)
+    if tower_ns > least:
+        raise UsageError(
+            f"{owner}.tower_ns is {tower_ns}, more than the {least} ns that the smallest chunk "
+            f"takes with it; give a part of {owner}.service"
+        )
 
 
 def static_baseline(cores: int, largest_query: int) -> Plan:

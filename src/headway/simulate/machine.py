@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from headway.core import Knots, Plan, UsageError, shortest_ns
+from headway.core import Knots, Plan, UsageError, check_tower
 from headway.measure import LatencyProfile
 from headway.scheduler import ServiceTimes
 
@@ -84,11 +84,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 f"{self.accelerators} accelerators need service times; give "
                 "machine.accelerator_service"
             )
-        if self.tower_ns > shortest_ns(self.service):
-            raise UsageError(
-                f"machine.tower_ns is {self.tower_ns}, more than the {shortest_ns(self.service)} ns "
-                "that the smallest chunk takes with it; give a part of machine.service"
-            )
+        check_tower("machine", self.tower_ns, self.service)
         if any(r <= 0 for r in self.ratios):
             raise UsageError("machine.ratios must be positive")
 

@@ -36,6 +36,7 @@ SIZES = (1, 16, 64, 128, 256, 512, 1000)
 POOL = 400
 GRID = 24
 PROBE = 512
+PLAIN = 256
 REST_S = 0.01
 WARM = 24
 Round = dict[int, tuple[RunRecord, list[RunRecord]]]
@@ -85,6 +86,8 @@ class Host:
         self._grid = {size: draw_queries(made.schema, np.full(GRID, size), rng) for size in SIZES}
         self._probes = [self._probe(i) for i in range(usable_cores())]
         self.steady = Steady(partial(slowest, self._probes), stolen_s)
+        self._rounds: list[tuple[float, Round]] = []
+        self._towers: list[float] = []
 
     def _probe(self, place: int) -> Callable[[], object]:
         """Return the scoring of one query, by a runner of its own."""
@@ -108,15 +111,17 @@ class Host:
         return self._serve(plan, drive)
 
     def calibrate(self, rounds: int, workers: int = 2, *, strict: bool = True) -> Machine:
-        """Return this machine as seen through the executor: single queries, rested and at work.
+        """Learn this machine as seen through the executor: single queries, rested and at work.
+
+        Earlier calibrations count as well: the more there were, and the further apart, the less
+        a moment of the host decides.
 
         Args:
             rounds: in each all sizes take turns.
-            workers: threads.
+            workers: threads, each time as many.
             strict: a round in which the host slowed down is taken again.
         """
         plan = Plan(workers=workers, split_size=4096)
-        rested, alone, together = ({size: [] for size in SIZES} for _ in range(3))  # type: ignore[var-annotated]
 
         async def measure(target: ExecutorTarget, turn: int) -> Round:
             found: Round = {}
@@ -131,16 +136,32 @@ class Host:
                 found[size] = (record, await asyncio.gather(*both))
             return found
 
-        for turn in range(rounds):
-            run = partial(self._serve, plan, partial(measure, turn=turn))
-            found = None if strict else self.steady.rather(run)
-            while found is None:  # a machine that is never at full speed cannot be described
-                found = self.steady.through(run)
+        take = self.steady.at_last if strict else self.steady.once
+        for _ in range(rounds):
+            run = partial(self._serve, plan, partial(measure, turn=len(self._rounds)))
+            found = take(run)
+            self._rounds.append((self.steady.pace_s, found))
+        towers = take(self._tower_ns)
+        self._towers += [ns / self.steady.pace_s for ns in towers]
+        return self.machine(workers)
+
+    def machine(self, workers: int, pace_s: float | None = None) -> Machine:
+        """Return what all calibrations so far say.
+
+        Args:
+            workers: as calibrated with.
+            pace_s: of the machine as meant, see ``Steady``; as it was on average without.
+        """
+        pace_s = pace_s or float(np.median([pace for pace, _ in self._rounds]))
+        rested, alone, together = ({size: [] for size in SIZES} for _ in range(3))  # type: ignore[var-annotated]
+        for pace, found in self._rounds:
             for size, (record, records) in found.items():
-                rested[size].append(record.latency_ns[0])
-                alone[size].append(record.latency_ns[1])
-                together[size] += [r.latency_ns[1] for r in records]
+                first, second = record.latency_ns * (pace_s / pace)
+                rested[size].append(first)
+                alone[size].append(second)
+                together[size] += [r.latency_ns[1] * (pace_s / pace) for r in records]
         slower = [np.median(together[s]) / np.median(alone[s]) for s in SIZES[2:] if together[s]]
+        # What scatters small ones is the event loop, and that does not grow with the size.
         scatter: Sequence[NDArray[np.int64]] = [
             np.clip(t, np.percentile(t, 1), np.percentile(t, 99)).astype(np.int64)
             for t in (together if workers > 1 else alone).values()
@@ -149,14 +170,14 @@ class Host:
         return Machine(
             cores=workers,
             service=service,
-            tower_ns=min(self.steady.rather(self._tower_ns), service[0][1]),
+            tower_ns=min(int(np.median(self._towers) * pace_s), service[0][1]),
             rested_service=_knots(rested),
             interference=max(1.0, float(np.median(slower))) if slower else 1.0,
-            ratios=ratios_of(scatter[2:], np.random.default_rng(0)),
+            ratios=ratios_of(scatter[SIZES.index(PLAIN) :], np.random.default_rng(0)),
         )
 
-    def _tower_ns(self) -> int:
-        """Return the median time of the query tower, within whole queries."""
+    def _tower_ns(self) -> list[int]:
+        """Return the times of the query tower, within whole queries."""
         taken = []
         with closing(self._loaded.runner()) as runner:
             for query in self._grid[PROBE]:
@@ -164,7 +185,7 @@ class Host:
                 began = self._clock.now()
                 runner.query(query.context)
                 taken.append(self._clock.now() - began)
-        return int(np.median(taken))
+        return taken
 
     def _serve(self, plan: Plan, drive):  # type: ignore[no-untyped-def]
         async def whole():  # type: ignore[no-untyped-def]
@@ -186,6 +207,6 @@ class Host:
             gc.enable()
 
 
-def _knots(times: dict[int, list[int]]) -> Knots:
+def _knots(times: dict[int, list[float]]) -> Knots:
     medians = np.maximum.accumulate([np.median(times[size]) for size in SIZES])
     return tuple(zip(SIZES, medians.astype(int).tolist(), strict=True))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,9 +27,19 @@ MODELS = ("rmc1", "rmc3", "wnd", "din")
 KINDS = ("kept", "discarded", "missing", "unsteady")
 PERCENTILES = (50.0, 95.0, 99.0)
 TIMEOUT = Ns(2_000_000_000)
+FEWEST = 120
 Row = dict[str, Any]
-Turn = dict[str, NDArray[np.int64]]
-"""Latencies in ns by plan, all of the same arrivals."""
+
+
+class Met(NamedTuple):
+    """One run after its warm-up: latencies in ns, and the pace of the host (see ``Steady``)."""
+
+    latency_ns: NDArray[np.int64]
+    pace_s: float
+
+
+Turn = dict[str, Met]
+"""Runs by plan, all of the same arrivals."""
 Turns = list[Turn]
 
 
@@ -41,7 +52,7 @@ class Bench:
         Args:
             host: that serves.
             seconds: of a run at least.
-            strict: only runs at full speed of the host count.
+            strict: only runs in steady moments of the host count.
         """
         self.host = host
         self.seconds = seconds
@@ -61,30 +72,35 @@ class Bench:
             chosen = source.integers(len(self.host.sizes), size=count)
             return self.host.sizes[chosen]
 
-        return draw_schedule(rate, max(self.seconds, 200 / rate), sizes, rng), chosen
+        return draw_schedule(rate, max(self.seconds, FEWEST / rate), sizes, rng), chosen
 
     def together(self, plans: dict[str, Plan], rate: float, seed: int) -> Turn | None:
         """Measure plans on the same schedule, in any order.
 
         Returns:
-            Their latencies after the warm-up; None if only steady runs count, and one of them
-            could not be had.
+            What each plan met with; None if only steady runs count and one could not be had.
         """
         schedule, chosen = self.schedule(rate, seed)
         found: Turn = {}
         for name in np.random.default_rng(seed).permutation(list(plans)).tolist():
             run = partial(self.host.open_loop, plans[name], schedule, chosen)
-            record = self.host.steady.through(run) if self.strict else self.host.steady.rather(run)
+            record = self.host.steady.through(run) if self.strict else self.host.steady.once(run)
             if record is None:
                 return None
-            found[name] = self._after(record, schedule)
+            found[name] = Met(self._after(record, schedule), self.host.steady.pace_s)
         return found
 
-    def predict(self, machine: Machine, plan: Plan, rate: float, seed: int) -> NDArray[np.int64]:
-        """Simulate the same schedule."""
+    def predict(
+        self, plans: dict[str, Plan], met: Turn, workers: int, rate: float, seed: int
+    ) -> Turn:
+        """Simulate the same schedule on the machine as calibrated, each plan at the pace it met."""
         schedule, _ = self.schedule(rate, seed)
-        record = simulate(machine, plan, schedule, np.random.default_rng(seed))
-        return self._after(record, schedule)
+        found: Turn = {}
+        for name, plan in plans.items():
+            machine = self.host.machine(workers, met[name].pace_s)
+            record = simulate(machine, plan, schedule, np.random.default_rng(seed))
+            found[name] = Met(self._after(record, schedule), met[name].pace_s)
+        return found
 
     def _after(self, record: RunRecord, schedule: Schedule) -> NDArray[np.int64]:
         return record.after(min(from_seconds(0.3), schedule.duration_ns // 10)).latency_ns
@@ -103,12 +119,13 @@ def sweep(bench: Bench, plans: dict[str, Plan], rates: Sequence[float], turns: i
             one = bench.together(plans, rate, len(rates) * turn + at)
             if one is not None:
                 found[at].append(one)
+        print(f"  turn {turn + 1} of {turns} done", file=sys.stderr, flush=True)
     return found
 
 
 def late_shares(turns: Turns, name: str, sla: Sla) -> NDArray[np.float64]:
     """Return the share of late queries of a plan, refused ones among them, ``[turns]``."""
-    return np.array([np.mean(turn[name] > sla.limit_ns) for turn in turns])
+    return np.array([np.mean(turn[name].latency_ns > sla.limit_ns) for turn in turns])
 
 
 def throughput(late: Sequence[float], rates: Sequence[float], sla: Sla) -> float:
@@ -140,7 +157,7 @@ def throughput(late: Sequence[float], rates: Sequence[float], sla: Sla) -> float
 
 def percentiles(turns: Turns, name: str) -> list[float]:
     """Return p50, p95 and p99 of a plan in ms over all turns together."""
-    latency = np.concatenate([turn[name] for turn in turns])
+    latency = np.concatenate([turn[name].latency_ns for turn in turns])
     return [p.value_ms for p in estimate_percentiles(latency, PERCENTILES)]
 
 

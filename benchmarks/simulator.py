@@ -2,9 +2,9 @@
 
 Real engines behind the serving executor, open loop, Poisson arrivals, production sizes, measured
 in steady moments (see steady.py) in turns. The simulator is told the service times of single
-queries, rested and at work, one core and all of them busy, taken before and after each turn; then
-it predicts the very arrivals that were measured. Loads are parts of the throughput that the fixed
-plan was measured to hold within a p95 target.
+queries, rested and at work, one core and all of them busy, taken before, between and after the
+turns; then it predicts the very arrivals that were measured. Loads are parts of the throughput
+that the fixed plan was measured to hold within a p95 target.
 
 Examples:
     python benchmarks/simulator.py --quick
@@ -14,6 +14,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy as np
 from measured import (
     Bench,
     Row,
+    Turn,
     Turns,
     add_options,
     late_shares,
@@ -58,25 +60,23 @@ def highest_rate(bench: Bench, machine: Machine, sla: Sla, args: argparse.Namesp
 
 def hold(bench: Bench, name: str, args: argparse.Namespace) -> list[Row]:
     """Measure and predict five loads for two plans."""
-    before = bench.calibrate(args.rounds, args.workers)
-    sla = target_for(before, TIMES)
-    rate = highest_rate(bench, before, sla, args)
-    plans = {"fixed": served(fixed(before, SPLIT)), "adaptive": served(adaptive(before, sla))}
-    measured: dict[float, Turns] = {load: [] for load in LOADS}
-    simulated: dict[float, Turns] = {load: [] for load in LOADS}
+    first = bench.calibrate(args.rounds, args.workers)
+    sla = target_for(first, TIMES)
+    rate = highest_rate(bench, first, sla, args)
+    plans = {"fixed": served(fixed(first, SPLIT)), "adaptive": served(adaptive(first, sla))}
+    measured: dict[float, list[tuple[int, Turn]]] = {load: [] for load in LOADS}
     for turn in range(args.turns):
-        found = {load: bench.together(plans, load * rate, 500 + turn) for load in LOADS}
-        after = bench.calibrate(max(2, args.rounds // 2), args.workers)
-        for load, one in found.items():
+        for load in LOADS:
+            one = bench.together(plans, load * rate, 500 + turn)
             if one is not None:
-                measured[load].append(one)
-                # Half of the prediction with the times before the turn, half with those after it.
-                simulated[load] += [
-                    {k: bench.predict(m, p, load * rate, 500 + turn) for k, p in plans.items()}
-                    for m in (before, after)
-                ]
-        before = after
-    return [row_of(name, kind, load, rate, measured[load], simulated[load])
+                measured[load].append((500 + turn, one))
+        bench.calibrate(args.rounds, args.workers)
+        print(f"  turn {turn + 1} of {args.turns} done", file=sys.stderr, flush=True)
+    simulated = {
+        load: [bench.predict(plans, one, args.workers, load * rate, seed) for seed, one in runs]
+        for load, runs in measured.items()
+    }
+    return [row_of(name, kind, load, rate, [run for _, run in measured[load]], simulated[load])
             for load in LOADS if measured[load] for kind in plans]  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_options(parser, turns=10)
+    add_options(parser, turns=6)
     parser.add_argument("--quick", action="store_true", help="one model, few turns")
     parser.add_argument("--json", type=Path, help="write all figures there")
     args = parser.parse_args()

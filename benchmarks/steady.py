@@ -19,12 +19,11 @@ from statistics import median
 from typing import TypeVar
 
 T = TypeVar("T")
-TOLERANCE = 1.4
+TOLERANCE = 1.3
 REPEATS = 3
 BEST = 0.05
 FIRST = 100
 PATIENCE = 60
-HURRY = 5
 TRIES = 5
 MOST_STOLEN_S = 0.015
 
@@ -36,7 +35,9 @@ class Steady:
         kept: runs between two probes at full speed.
         discarded: runs after which the probe was slow, or in which cores were taken away.
         missing: runs that were given up, the host being slow or restless for too long.
-        unsteady: runs that count although they would have been discarded.
+        unsteady: runs that count although they were not steady.
+        pace_s: of the probes before and after the last run that counted, on average; even at full
+            speed a host is not always equally fast.
     """
 
     def __init__(
@@ -50,17 +51,19 @@ class Steady:
             pause_s: between two probes while waiting.
         """
         self.kept = self.discarded = self.missing = self.unsteady = 0
+        self.pace_s = 0.0
         self._probe = probe
         self._stolen = stolen
         self._pause_s = pause_s
         self._probes: list[float] = []
+        self._took = 0.0
         for _ in range(FIRST):
             self.full()
             time.sleep(pause_s)
 
     def full(self) -> bool:
         """Return whether all cores are at full speed now, beside the fastest twentieth so far."""
-        took = self._probe()
+        took = self._took = self._probe()
         known = self._probes
         fast = not known or took <= TOLERANCE * known[int(BEST * len(known))]
         if fast or len(known) < FIRST:  # waiting for a slow host must not change what full speed is
@@ -80,21 +83,31 @@ class Steady:
         self.missing += 1
         return None
 
-    def rather(self, run: Callable[[], T]) -> T:
-        """Return what a run gave, begun at full speed if the host comes to it at once."""
-        ready = self._await_full(HURRY)
+    def once(self, run: Callable[[], T]) -> T:
+        """Return what a run gave, steady or not, and count which it was."""
         found, steady = self._watched(run)
-        if ready and steady:
+        if steady:
             self.kept += 1
         else:
             self.unsteady += 1
         return found
 
+    def at_last(self, run: Callable[[], T]) -> T:
+        """Return what a steady run gave, or, where there was none, what one more run gave."""
+        found = self.through(run)
+        if found is not None:
+            return found
+        self.unsteady += 1
+        return self._watched(run)[0]
+
     def _watched(self, run: Callable[[], T]) -> tuple[T, bool]:
         """Return what a run gave, and whether it had the cores to itself to its end."""
-        before = self._stolen()
+        before, stolen = self._took, self._stolen()
         found = run()
-        return found, self._stolen() - before <= MOST_STOLEN_S and self.full()
+        taken = self._stolen() - stolen
+        steady = self.full()
+        self.pace_s = (before + self._took) / 2
+        return found, steady and taken <= MOST_STOLEN_S
 
     def _await_full(self, probes: int) -> bool:
         for _ in range(probes):

@@ -61,11 +61,23 @@ def test_full_speed_is_that_of_the_fastest_probes_so_far() -> None:
     assert steady.full()
 
 
+def test_what_cannot_be_had_steady_happens_once_more_and_is_counted() -> None:
+    steady = host(chain(repeat(1.0, 2), repeat(1.9)))
+    assert steady.at_last(lambda: "first") == "first"
+    assert steady.at_last(lambda: "second") == "second"
+    assert (steady.kept, steady.missing, steady.unsteady) == (1, 1, 1)
+
+
 def test_a_run_that_may_be_unsteady_happens_once_and_is_counted() -> None:
-    steady = host(chain([1.0, 1.9], repeat(1.9)))
-    assert steady.rather(lambda: "first") == "first"
-    assert steady.rather(lambda: "second") == "second"
-    assert (steady.kept, steady.unsteady) == (0, 2)
+    steady = host(iter([1.9, 1.0]))
+    assert [steady.once(lambda: "run") for _ in range(2)] == ["run", "run"]
+    assert (steady.kept, steady.unsteady) == (1, 1)
+
+
+def test_the_pace_of_a_run_is_that_of_the_probes_about_it() -> None:
+    steady = host(chain([1.9, 1.2], repeat(1.0)))
+    assert steady.through(lambda: "run") == "run"
+    assert steady.pace_s == pytest.approx(1.1)
 
 
 def test_the_slowest_core_is_what_counts() -> None:

@@ -34,7 +34,7 @@ Row = dict[str, Any]
 class Met(NamedTuple):
     """One run after its warm-up: latencies in ns, and the pace of the host (see ``Steady``)."""
 
-    latency_ns: NDArray[np.int64]
+    latency_ns: NDArray[np.float64]
     pace_s: float
 
 
@@ -102,7 +102,7 @@ class Bench:
             found[name] = Met(self._after(record, schedule), met[name].pace_s)
         return found
 
-    def _after(self, record: RunRecord, schedule: Schedule) -> NDArray[np.int64]:
+    def _after(self, record: RunRecord, schedule: Schedule) -> NDArray[np.float64]:
         return record.after(min(from_seconds(0.3), schedule.duration_ns // 10)).latency_ns
 
 

@@ -219,7 +219,8 @@ def show_means(rows: list[Row]) -> None:
 def show_gap(rows: list[Row]) -> None:
     some = [row for row in rows if row["level"] == "medium"]
     for name, title in (("bound", "the bound"), ("in time", "the bound of batches in time")):
-        found = [row["cpu"] for row in some if row["cpu"].get(name)]
+        bounded = [row for row in some if row["cpu"].get(name)]
+        found = [row["cpu"] for row in bounded]
         if not found:
             continue
         kept = mean((f[name] / f["headway"]) for f in found)
@@ -229,11 +230,7 @@ def show_gap(rows: list[Row]) -> None:
             f"\nGap to {title} at the medium target, as geometric mean: DeepRecSched is at "
             f"1/{gap:.3f}, Headway at 1/{kept:.3f}: {closed:.2f} of it closed {word(closed, 0.5)}"
         )
-        parts = (
-            f"{row['model']} {closed_by(row['cpu'], name):.2f}"
-            for row in some
-            if row["cpu"].get(name)
-        )
+        parts = (f"{row['model']} {closed_by(row['cpu'], name):.2f}" for row in bounded)
         print("  for single models: " + ", ".join(parts))
     worst = min(rows, key=lambda r: r["cpu"]["headway"] / max(1e-9, r["cpu"]["deeprecsched"]))
     least = worst["cpu"]["headway"] / max(1e-9, worst["cpu"]["deeprecsched"])

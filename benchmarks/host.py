@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from steady import Steady, slowest, stolen_s
 
 import headway
-from headway.core import DeadlineError, Knots, MonotonicClock, OverloadedError, Piece, Plan, Query
+from headway.core import (
+    DeadlineError,
+    Knots,
+    MonotonicClock,
+    OverloadedError,
+    Piece,
+    Plan,
+    Query,
+    shortest_ns,
+)
 from headway.engine import load_model, usable_cores
 from headway.loadgen import fire, fire_one_by_one
 from headway.loadgen.loop import run as run_loop
@@ -170,7 +179,7 @@ class Host:
         return Machine(
             cores=workers,
             service=service,
-            tower_ns=min(int(np.median(self._towers) * pace_s), service[0][1]),
+            tower_ns=min(int(np.median(self._towers) * pace_s), shortest_ns(service)),
             rested_service=_knots(rested),
             interference=max(1.0, float(np.median(slower))) if slower else 1.0,
             ratios=ratios_of(scatter[SIZES.index(PLAIN) :], np.random.default_rng(0)),

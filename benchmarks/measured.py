@@ -119,8 +119,13 @@ def sweep(bench: Bench, plans: dict[str, Plan], rates: Sequence[float], turns: i
             one = bench.together(plans, rate, len(rates) * turn + at)
             if one is not None:
                 found[at].append(one)
-        print(f"  turn {turn + 1} of {turns} done", file=sys.stderr, flush=True)
+        show_turn(turn, turns)
     return found
+
+
+def show_turn(turn: int, turns: int) -> None:
+    """Say on stderr how far a measurement has come."""
+    print(f"  turn {turn + 1} of {turns} done", file=sys.stderr, flush=True)
 
 
 def late_shares(turns: Turns, name: str, sla: Sla) -> NDArray[np.float64]:

@@ -206,11 +206,7 @@ def main() -> None:
             table += compare(bench, name, args)
             write_json(args.json, throughput=table)
     show_means(table)
-    write_json(
-        args.json,
-        throughput=table,
-        runs=show_steady(hosts),
-    )
+    write_json(args.json, throughput=table, runs=show_steady(hosts))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from measured import (
     prepare,
     served,
     show_steady,
+    show_turn,
     sweep,
     target_for,
     throughput,
@@ -44,6 +44,7 @@ LOADS = (0.3, 0.45, 0.6, 0.75, 0.9)
 RATES = (0.6, 0.75, 0.9, 1.05)
 TIMES = 6.0
 SPLIT = 1024
+SEED = 500
 MEDIAN_TARGET, WORST_TARGET = 0.10, 0.25
 
 
@@ -64,19 +65,21 @@ def hold(bench: Bench, name: str, args: argparse.Namespace) -> list[Row]:
     sla = target_for(first, TIMES)
     rate = highest_rate(bench, first, sla, args)
     plans = {"fixed": served(fixed(first, SPLIT)), "adaptive": served(adaptive(first, sla))}
-    measured: dict[float, list[tuple[int, Turn]]] = {load: [] for load in LOADS}
+    measured: dict[float, dict[int, Turn]] = {load: {} for load in LOADS}
     for turn in range(args.turns):
         for load in LOADS:
-            one = bench.together(plans, load * rate, 500 + turn)
+            one = bench.together(plans, load * rate, SEED + turn)
             if one is not None:
-                measured[load].append((500 + turn, one))
+                measured[load][SEED + turn] = one
         bench.calibrate(args.rounds, args.workers)
-        print(f"  turn {turn + 1} of {args.turns} done", file=sys.stderr, flush=True)
+        show_turn(turn, args.turns)
     simulated = {
-        load: [bench.predict(plans, one, args.workers, load * rate, seed) for seed, one in runs]
+        load: [
+            bench.predict(plans, one, args.workers, load * rate, seed) for seed, one in runs.items()
+        ]
         for load, runs in measured.items()
     }
-    return [row_of(name, kind, load, rate, [run for _, run in measured[load]], simulated[load])
+    return [row_of(name, kind, load, rate, list(measured[load].values()), simulated[load])
             for load in LOADS if measured[load] for kind in plans]  # fmt: skip
 
 

@@ -32,11 +32,12 @@ class Steady:
     """Runs what is to be measured in steady moments.
 
     Attributes:
-        kept: runs between two probes at full speed.
+        kept: runs that ended at full speed, with no core taken away meanwhile; but for ``once``
+            they began at full speed too.
         discarded: runs after which the probe was slow, or in which cores were taken away.
         missing: runs that were given up, the host being slow or restless for too long.
         unsteady: runs that count although they were not steady.
-        pace_s: of the probes before and after the last run that counted, on average; even at full
+        pace_s: of the probes before and after the last run, on average; even at full
             speed a host is not always equally fast.
     """
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from steady import Steady, slowest, stolen_s
+from stalls import stalls
+from steady import Steady, slowest
 
 import headway
 from headway.core import (
@@ -94,7 +95,7 @@ class Host:
         # As many different ones as a run has: rows of tables that are met again are in the cache.
         self._grid = {size: draw_queries(made.schema, np.full(GRID, size), rng) for size in SIZES}
         self._probes = [self._probe(i) for i in range(usable_cores())]
-        self.steady = Steady(partial(slowest, self._probes), stolen_s)
+        self.steady = Steady(partial(slowest, self._probes), stalls())
         self._rounds: list[tuple[float, Round]] = []
         self._towers: list[float] = []
 

@@ -3,18 +3,16 @@
 A virtual machine's core runs at full speed, or at about half of it for seconds at a time while a
 neighbour uses the other half of the physical core. So a fixed piece of work is timed on all cores
 at once before and after each run, to see whether both were as fast as this host has ever been;
-and the system is asked for how long the host kept cores to itself meanwhile. What is discarded
+and what the host kept of the cores meanwhile is counted (see stalls.py). What is discarded
 depends on these alone, never on what the run gave.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from bisect import insort
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
@@ -25,7 +23,7 @@ BEST = 0.05
 FIRST = 100
 PATIENCE = 60
 TRIES = 5
-MOST_STOLEN_S = 0.015
+MOST_STOLEN_S = 0.006
 
 
 class Steady:
@@ -48,7 +46,7 @@ class Steady:
 
         Args:
             probe: takes the seconds of a fixed piece of work on the slowest core.
-            stolen: tells for how many seconds so far the host kept a core to itself.
+            stolen: tells for how many seconds so far the host kept cores to itself.
             pause_s: between two probes while waiting.
         """
         self.kept = self.discarded = self.missing = self.unsteady = 0
@@ -116,15 +114,6 @@ class Steady:
                 return True
             time.sleep(self._pause_s)
         return False
-
-
-def stolen_s() -> float:
-    """Return for how many seconds the host kept a core of this machine to itself; 0 if unknown."""
-    try:
-        cores = Path("/proc/stat").read_text().split("\n", 1)[0].split()
-    except OSError:
-        return 0.0
-    return int(cores[8]) / os.sysconf("SC_CLK_TCK") if len(cores) > 8 else 0.0
 
 
 def slowest(work: Sequence[Callable[[], object]]) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain, repeat
 
 import pytest
-from benchmarks.steady import FIRST, PATIENCE, TRIES, Steady, slowest, stolen_s
+from benchmarks.steady import FIRST, PATIENCE, TRIES, Steady, slowest
 
 
 def host(probes: Iterator[float], stolen: Iterator[float] | None = None) -> Steady:
@@ -24,14 +24,10 @@ def test_a_run_after_which_the_host_is_slow_is_done_again() -> None:
 
 
 def test_a_run_in_which_the_host_took_a_core_is_done_again() -> None:
-    steady = host(repeat(1.0), iter([5.0, 5.1, 5.1, 5.11]))
+    steady = host(repeat(1.0), iter([5.0, 5.01, 5.01, 5.015]))
     runs = iter(["first", "second"])
     assert steady.through(lambda: next(runs)) == "second"
     assert (steady.kept, steady.discarded) == (1, 1)
-
-
-def test_what_the_host_took_is_known_or_taken_for_nothing() -> None:
-    assert stolen_s() >= 0
 
 
 def test_a_run_waits_for_full_speed() -> None:

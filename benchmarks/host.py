@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from stalls import stalls
-from steady import Steady, slowest
+from steady import Steady
 
 import headway
 from headway.core import (
@@ -29,7 +30,7 @@ from headway.core import (
     Query,
     shortest_ns,
 )
-from headway.engine import load_model, usable_cores
+from headway.engine import load_model
 from headway.loadgen import fire, fire_one_by_one
 from headway.loadgen.loop import run as run_loop
 from headway.measure import Outcome, RunRecord
@@ -45,20 +46,41 @@ from headway.workload import Schedule, draw_queries, production_sizes
 SIZES = (1, 16, 64, 128, 256, 512, 1000)
 POOL = 400
 GRID = 24
-PROBE = 512
+USUAL = 512
 PLAIN = 256
 REST_S = 0.01
 WARM = 24
-Round = dict[int, tuple[RunRecord, list[RunRecord]]]
+Round = dict[int, list["Pair"]]
+"""By size: of one alone, then of as many streams as there are workers."""
 _STATUS = {Ended.DONE: Outcome.OK, Ended.EXPIRED: Outcome.LATE, Ended.FAILED: Outcome.FAILED}
 
 
+class Pair(NamedTuple):
+    """Two queries one after the other: what workers took, and latencies, in ns."""
+
+    worked_ns: list[int]
+    latency_ns: list[float]
+
+
 class ExecutorTarget:
-    """Hands queries to an executor; what it refuses is recorded as refused."""
+    """Hands queries to an executor; what it refuses is recorded as refused.
+
+    Attributes:
+        worked_ns: of each query that has ended, from when a worker took it.
+    """
 
     def __init__(self, executor: Executor, clock: MonotonicClock) -> None:
+        self.worked_ns: list[int] = []
         self._executor = executor
         self._clock = clock
+
+    def another(self) -> ExecutorTarget:
+        """Return one for the same executor that counts for itself."""
+        return ExecutorTarget(self._executor, self._clock)
+
+    def busy_ns(self) -> int:
+        """Return the worker time spent so far."""
+        return self._executor.load().busy_ns
 
     def prepare(self, query: Query) -> Query:
         """Return the query as it is."""
@@ -69,6 +91,7 @@ class ExecutorTarget:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def ended(_: Ticket, completion: Completion) -> None:
+            self.worked_ns.append(completion.finished - completion.started)
             if not future.done():
                 future.set_result(_STATUS.get(completion.outcome, Outcome.UNANSWERED))
 
@@ -94,33 +117,28 @@ class Host:
         self._pool = draw_queries(made.schema, self.sizes, rng)
         # As many different ones as a run has: rows of tables that are met again are in the cache.
         self._grid = {size: draw_queries(made.schema, np.full(GRID, size), rng) for size in SIZES}
-        self._probes = [self._probe(i) for i in range(usable_cores())]
-        self.steady = Steady(partial(slowest, self._probes), stalls())
-        self._rounds: list[tuple[float, Round]] = []
-        self._towers: list[float] = []
+        self.steady = Steady(stalls())
+        self._rounds: list[Round] = []
+        self._towers: list[int] = []
 
-    def _probe(self, place: int) -> Callable[[], object]:
-        """Return the scoring of one query, by a runner of its own."""
-        runner = self._loaded.runner()
-        query = self._grid[PROBE][place]
-        out = np.empty((query.size, len(self._schema.tasks)), np.float32)
+    def open_loop(
+        self, plan: Plan, schedule: Schedule, chosen: NDArray[np.int64]
+    ) -> tuple[RunRecord, int]:
+        """Fire a schedule whose sizes are those of the chosen queries of the pool.
 
-        def score() -> None:
-            hidden = runner.query(query.context)
-            runner.candidates([Piece(hidden, query.candidates, 0, query.size, out)])
-
-        return score
-
-    def open_loop(self, plan: Plan, schedule: Schedule, chosen: NDArray[np.int64]) -> RunRecord:
-        """Fire a schedule whose sizes are those of the chosen queries of the pool."""
+        Returns:
+            What became of the queries, and the worker time in ns that they took.
+        """
         prepared = [self._pool[i] for i in chosen.tolist()]
 
-        async def drive(target: ExecutorTarget) -> RunRecord:
-            return await fire(schedule, prepared, target, self._clock, grace_s=1.0)
+        async def drive(target: ExecutorTarget) -> tuple[RunRecord, int]:
+            before = target.busy_ns()
+            record = await fire(schedule, prepared, target, self._clock, grace_s=1.0)
+            return record, target.busy_ns() - before
 
         return self._serve(plan, drive)
 
-    def calibrate(self, rounds: int, workers: int = 2, *, strict: bool = True) -> Machine:
+    def calibrate(self, rounds: int, workers: int = 2) -> Machine:
         """Learn this machine as seen through the executor: single queries, rested and at work.
 
         Earlier calibrations count as well: the more there were, and the further apart, the less
@@ -129,47 +147,39 @@ class Host:
         Args:
             rounds: in each all sizes take turns.
             workers: threads, each time as many.
-            strict: a round in which the host slowed down is taken again.
         """
         plan = Plan(workers=workers, split_size=4096)
+
+        async def stream(target: ExecutorTarget, pair: Sequence[Query], size: int) -> Pair:
+            record = await fire_one_by_one(pair, size, target, self._clock)
+            return Pair(target.worked_ns, record.latency_ns.tolist())
 
         async def measure(target: ExecutorTarget, turn: int) -> Round:
             found: Round = {}
             for size, queries in self._grid.items():
                 pair = [queries[2 * turn % GRID], queries[(2 * turn + 1) % GRID]]
                 await asyncio.sleep(REST_S)
-                record = await fire_one_by_one(pair, size, target, self._clock)
-                both = [
-                    fire_one_by_one(pair, size, target, self._clock)
-                    for _ in range(workers if workers > 1 else 0)
-                ]
-                found[size] = (record, await asyncio.gather(*both))
+                alone = await stream(target.another(), pair, size)
+                many = range(workers if workers > 1 else 0)
+                busy = await asyncio.gather(*(stream(target.another(), pair, size) for _ in many))
+                found[size] = [alone, *busy]
             return found
 
-        take = self.steady.at_last if strict else self.steady.once
         for _ in range(rounds):
-            run = partial(self._serve, plan, partial(measure, turn=len(self._rounds)))
-            found = take(run)
-            self._rounds.append((self.steady.pace_s, found))
-        towers = take(self._tower_ns)
-        self._towers += [ns / self.steady.pace_s for ns in towers]
+            drive = partial(measure, turn=len(self._rounds))
+            self._rounds.append(self.steady.through(partial(self._serve, plan, drive)))
+        self._towers += self.steady.through(self._tower_ns)
         return self.machine(workers)
 
-    def machine(self, workers: int, pace_s: float | None = None) -> Machine:
-        """Return what all calibrations so far say.
-
-        Args:
-            workers: as calibrated with.
-            pace_s: of the machine as meant, see ``Steady``; as it was on average without.
-        """
-        pace_s = pace_s or float(np.median([pace for pace, _ in self._rounds]))
+    def machine(self, workers: int) -> Machine:
+        """Return what all calibrations so far say, made with as many workers."""
         rested, alone, together = ({size: [] for size in SIZES} for _ in range(3))  # type: ignore[var-annotated]
-        for pace, found in self._rounds:
-            for size, (record, records) in found.items():
-                first, second = record.latency_ns * (pace_s / pace)
+        for found in self._rounds:
+            for size, (single, *others) in found.items():
+                first, second = single.worked_ns
                 rested[size].append(first)
                 alone[size].append(second)
-                together[size] += [r.latency_ns[1] * (pace_s / pace) for r in records]
+                together[size] += [pair.worked_ns[1] for pair in others]
         slower = [np.median(together[s]) / np.median(alone[s]) for s in SIZES[2:] if together[s]]
         # What scatters small ones is the event loop, and that does not grow with the size.
         scatter: Sequence[NDArray[np.int64]] = [
@@ -180,21 +190,28 @@ class Host:
         return Machine(
             cores=workers,
             service=service,
-            tower_ns=min(int(np.median(self._towers) * pace_s), shortest_ns(service)),
+            tower_ns=min(int(np.median(self._towers)), shortest_ns(service)),
             rested_service=_knots(rested),
             interference=max(1.0, float(np.median(slower))) if slower else 1.0,
             ratios=ratios_of(scatter[SIZES.index(PLAIN) :], np.random.default_rng(0)),
         )
 
+    def outside_ns(self) -> float:
+        """Return by how much a query takes longer than its worker, to be called and to be heard."""
+        pairs = [single for found in self._rounds for single, *_ in found.values()]
+        return float(np.median([np.subtract(p.latency_ns, p.worked_ns) for p in pairs]))
+
     def _tower_ns(self) -> list[int]:
         """Return the times of the query tower, within whole queries."""
         taken = []
         with closing(self._loaded.runner()) as runner:
-            for query in self._grid[PROBE]:
-                self._probes[0]()  # so that its rows and weights are not the last that were used
+            for query in self._grid[USUAL]:
                 began = self._clock.now()
-                runner.query(query.context)
+                hidden = runner.query(query.context)
                 taken.append(self._clock.now() - began)
+                # So that its rows and weights are not the last that were used.
+                out = np.empty((query.size, len(self._schema.tasks)), np.float32)
+                runner.candidates([Piece(hidden, query.candidates, 0, query.size, out)])
         return taken
 
     def _serve(self, plan: Plan, drive):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Plans measured on this machine's cores in steady moments, all on the same arrivals."""
+"""Plans measured on this machine's cores, all on the same arrivals."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from host import Host
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from headway.core import Ns, Plan, Sla, from_seconds
+from headway.core import Ns, Plan, Sla, from_seconds, shortest_ns
 from headway.engine import machine_facts, usable_cores
 from headway.measure import RunRecord, estimate_percentiles
-from headway.simulate import Machine, simulate
+from headway.simulate import Machine, scaled, simulate, simulate_stream
 from headway.workload import Schedule, draw_schedule
 
 MODELS = ("rmc1", "rmc3", "wnd", "din")
-KINDS = ("kept", "discarded", "missing", "unsteady")
+KINDS = ("kept", "discarded", "unsteady")
 PERCENTILES = (50.0, 95.0, 99.0)
 TIMEOUT = Ns(2_000_000_000)
 FEWEST = 120
+STEPS = 2
 Row = dict[str, Any]
 
 
 class Met(NamedTuple):
-    """One run after its warm-up: latencies in ns, and the pace of the host (see ``Steady``)."""
+    """One run: latencies in ns after its warm-up, and the worker time in ns of all of it."""
 
     latency_ns: NDArray[np.float64]
-    pace_s: float
+    busy_ns: int
 
 
 Turn = dict[str, Met]
@@ -46,21 +47,10 @@ Turns = list[Turn]
 class Bench:
     """Draws schedules for a host, runs plans on it and predicts the runs."""
 
-    def __init__(self, host: Host, seconds: float, *, strict: bool) -> None:
-        """Take a host.
-
-        Args:
-            host: that serves.
-            seconds: of a run at least.
-            strict: only runs in steady moments of the host count.
-        """
+    def __init__(self, host: Host, seconds: float) -> None:
+        """Take a host, and the least seconds of a run."""
         self.host = host
         self.seconds = seconds
-        self.strict = strict
-
-    def calibrate(self, rounds: int, workers: int) -> Machine:
-        """Return the host's machine."""
-        return self.host.calibrate(rounds, workers, strict=self.strict)
 
     def schedule(self, rate: float, seed: int) -> tuple[Schedule, np.ndarray]:
         """Return arrivals whose sizes are those of the chosen queries of the pool."""
@@ -74,36 +64,56 @@ class Bench:
 
         return draw_schedule(rate, max(self.seconds, FEWEST / rate), sizes, rng), chosen
 
-    def together(self, plans: dict[str, Plan], rate: float, seed: int) -> Turn | None:
-        """Measure plans on the same schedule, in any order.
-
-        Returns:
-            What each plan met with; None if only steady runs count and one could not be had.
-        """
+    def together(self, plans: dict[str, Plan], rate: float, seed: int) -> Turn:
+        """Measure plans on the same schedule, in any order."""
         schedule, chosen = self.schedule(rate, seed)
         found: Turn = {}
         for name in np.random.default_rng(seed).permutation(list(plans)).tolist():
             run = partial(self.host.open_loop, plans[name], schedule, chosen)
-            record = self.host.steady.through(run) if self.strict else self.host.steady.once(run)
-            if record is None:
-                return None
-            found[name] = Met(self._after(record, schedule), self.host.steady.pace_s)
+            record, busy_ns = self.host.steady.through(run)
+            found[name] = Met(_after(record, schedule), busy_ns)
         return found
 
-    def predict(
-        self, plans: dict[str, Plan], met: Turn, workers: int, rate: float, seed: int
+    def predict(self, plans: dict[str, Plan], machine: Machine, rate: float, seed: int) -> Turn:
+        """Simulate what ``together`` measures."""
+        schedule, _ = self.schedule(rate, seed)
+        return {n: self._simulated(machine, plan, schedule, seed) for n, plan in plans.items()}
+
+    def predict_at_speed(
+        self, plans: dict[str, Plan], machine: Machine, rate: float, seed: int, met: Turn
     ) -> Turn:
-        """Simulate the same schedule on the machine as calibrated, each plan at the pace it met."""
+        """Simulate the same, each plan on a machine whose workers were as busy as they were."""
         schedule, _ = self.schedule(rate, seed)
         found: Turn = {}
         for name, plan in plans.items():
-            machine = self.host.machine(workers, met[name].pace_s)
-            record = simulate(machine, plan, schedule, np.random.default_rng(seed))
-            found[name] = Met(self._after(record, schedule), met[name].pace_s)
+            told, slower = machine, 1.0
+            for _ in range(STEPS):
+                busy_ns = self._simulated(told, plan, schedule, seed).busy_ns
+                slower *= met[name].busy_ns / busy_ns
+                told = slowed(machine, slower)
+            found[name] = self._simulated(told, plan, schedule, seed)
         return found
 
-    def _after(self, record: RunRecord, schedule: Schedule) -> NDArray[np.float64]:
-        return record.after(min(from_seconds(0.3), schedule.duration_ns // 10)).latency_ns
+    def _simulated(self, machine: Machine, plan: Plan, schedule: Schedule, seed: int) -> Met:
+        record = simulate(machine, plan, schedule, np.random.default_rng(seed))
+        totals = simulate_stream(machine, plan, [schedule], np.random.default_rng(seed))
+        busy_ns = totals.busy * totals.duration_ns * machine.workers(plan)
+        return Met(_after(record, schedule) + self.host.outside_ns(), round(busy_ns))
+
+
+def slowed(machine: Machine, factor: float) -> Machine:
+    """Return the machine with cores that take so many times as long."""
+    service = scaled(machine.service, factor)
+    return msgspec.structs.replace(
+        machine,
+        service=service,
+        rested_service=scaled(machine.rested_service, factor),
+        tower_ns=min(round(machine.tower_ns * factor), shortest_ns(service)),
+    )
+
+
+def _after(record: RunRecord, schedule: Schedule) -> NDArray[np.float64]:
+    return record.after(min(from_seconds(0.3), schedule.duration_ns // 10)).latency_ns
 
 
 def served(plan: Plan) -> Plan:
@@ -116,9 +126,7 @@ def sweep(bench: Bench, plans: dict[str, Plan], rates: Sequence[float], turns: i
     found: list[Turns] = [[] for _ in rates]
     for turn in range(turns):
         for at, rate in enumerate(rates):
-            one = bench.together(plans, rate, len(rates) * turn + at)
-            if one is not None:
-                found[at].append(one)
+            found[at].append(bench.together(plans, rate, len(rates) * turn + at))
         show_turn(turn, turns)
     return found
 
@@ -184,13 +192,12 @@ def add_options(parser: argparse.ArgumentParser, turns: int) -> None:
     parser.add_argument("--workers", type=int, default=usable_cores())
 
 
-def prepare(args: argparse.Namespace, folder: Path, *, strict: bool) -> dict[str, Bench]:
-    """Compile the models, and learn the full speed of each on this machine."""
+def prepare(args: argparse.Namespace, folder: Path) -> dict[str, Bench]:
+    """Compile the models."""
     print(f"{machine_facts().cpu}, {args.workers} workers, {args.precision}")
     found = {}
     for name in args.models:
-        host = Host(name, folder, args.rows, args.precision)
-        found[name] = Bench(host, args.seconds, strict=strict)
+        found[name] = Bench(Host(name, folder, args.rows, args.precision), args.seconds)
         print(f"  {name} compiled", flush=True)
     return found
 

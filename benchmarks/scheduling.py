@@ -73,7 +73,7 @@ def compare(bench: Bench, name: str, args: argparse.Namespace) -> list[Row]:
     """Measure throughput and tails of the three plans for both targets."""
     rows = []
     for level in args.levels:
-        machine = bench.calibrate(args.rounds, args.workers)
+        machine = bench.host.calibrate(args.rounds, args.workers)
         sla = target_for(machine, LEVELS[level])
         plans, simulated = plans_for(machine, sla, args.queries)
         # A target that no plan is foreseen to hold may still be held by the real ones.
@@ -83,10 +83,8 @@ def compare(bench: Bench, name: str, args: argparse.Namespace) -> list[Row]:
         row: Row = {"model": name, "level": level, "sla_ms": sla.limit_ns / 1e6}
         row["split"] = plans["deeprecsched"].split_size
         row["simulated"] = simulated
-        kept = [at for at, turns in enumerate(found) if turns]
-        rates = [rates[at] for at in kept]
-        late = {p: [late_shares(found[at], p, sla) for at in kept] for p in plans}
-        row["rates"], row["turns"] = rates, [len(found[at]) for at in kept]
+        late = {p: [late_shares(turns, p, sla) for turns in found] for p in plans}
+        row["rates"], row["turns"] = rates, args.turns
         row["late"] = {plan: [s.tolist() for s in shares] for plan, shares in late.items()}
         row["lbt"] = {p: throughput([s.mean() for s in late[p]], rates, sla) for p in plans}
         row["over"] = interval(late, rates, sla)
@@ -128,8 +126,6 @@ def interval(
 
 def tails(turns: Turns) -> Row:
     """Return p95 and p99 in ms, and Headway's over DeepRecSched's with a 95 % interval."""
-    if not turns:
-        return {}
     rng = np.random.default_rng(1)
     names = ("deeprecsched", "headway")
     row: Row = {name: percentiles(turns, name) for name in names}
@@ -159,11 +155,11 @@ def line_of(row: Row) -> str:
         low, high = row["over"].get(name, (float("nan"), float("nan")))
         parts.append(f"{lbt[name] / base:.2f}x [{low:.2f}, {high:.2f}]" if base else "-")
     told = row["tails"]
-    for place in (1, 2) if told else ():
+    for place in (1, 2):
         parts.append(
             f"{told['ratio'][place]:.2f}x [{told['low'][place]:.2f}, {told['high'][place]:.2f}]"
         )
-    return " | ".join([*parts, f"{min(row['turns'], default=0)}"])
+    return " | ".join([*parts, f"{row['turns']}"])
 
 
 def show_means(table: list[Row]) -> None:
@@ -174,7 +170,7 @@ def show_means(table: list[Row]) -> None:
         print(
             f"\nthroughput over DeepRecSched's, geometric mean of {len(over)}: {gmean(over):.2f}x"
         )
-    told = [row["tails"]["ratio"][1] for row in table if row["tails"]]
+    told = [row["tails"]["ratio"][1] for row in table]
     tail = [ratio for ratio in told if np.isfinite(ratio)]
     if tail:
         met = "met" if gmean(tail) <= TAIL_TARGET else "MISSED"
@@ -195,7 +191,7 @@ def main() -> None:
         args.models, args.turns = args.models[:1], 4
     table = []
     with tempfile.TemporaryDirectory() as folder:
-        hosts = prepare(args, Path(folder), strict=False)
+        hosts = prepare(args, Path(folder))
         print(
             "\nMEASURED queries/s that hold p95 (simulated in brackets), over DeepRecSched's with "
             "95 % intervals; tails at half of DeepRecSched's rate"

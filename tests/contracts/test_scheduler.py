@@ -85,6 +85,7 @@ class AnyTraffic(RuleBasedStateMachine):
         self.lighter: dict[int, bool] = {}
         self.scored: Counter[int] = Counter()
         self.running: list[Work] = []
+        self.busy = 0
         self.ended: dict[int, Completion] = {}
 
     def end(self, completions: tuple[Completion, ...]) -> None:
@@ -166,6 +167,7 @@ class AnyTraffic(RuleBasedStateMachine):
     def finish_one(self, work: Work, failed: set[int]) -> None:
         for chunk in work.chunks:
             self.scored[chunk.query] += chunk.stop - chunk.start
+        self.busy += self.now - work.started
         ended = self.scheduler.finished(work, Ns(self.now), failed)
         assert ended == self.twin.finished(work, Ns(self.now), failed)
         assert failed <= set(self.ended) | {c.query for c in ended}
@@ -214,6 +216,7 @@ class AnyTraffic(RuleBasedStateMachine):
         assert load == self.twin.load()
         assert 0 <= load.waiting_candidates <= QUEUE
         assert load.running_candidates == sum(w.candidates for w in self.running)
+        assert load.busy_ns == self.busy
         assert load.open_queries == len(self.accepted) - len(self.ended)
         assert (load.waiting_queries == 0) == (load.waiting_candidates == 0)
 

@@ -231,3 +231,5 @@ def test_metrics_count_queries_candidates_and_triton_aliases(serve: Serve) -> No
         'nv_inference_count{model="linear",version="1"} 12.0',
     ):
         assert line in lines
+    (busy,) = [float(x.split()[1]) for x in lines if x.startswith("headway_worker_busy_seconds")]
+    assert busy > 0

@@ -127,9 +127,11 @@ class Load(msgspec.Struct, frozen=True, gc=False):
         waiting_candidates: those candidates.
         running_candidates: candidates that workers have.
         open_queries: accepted queries without a completion.
+        busy_ns: worker time that finished work took, since the start.
     """
 
     waiting_queries: int
     waiting_candidates: int
     running_candidates: int
     open_queries: int
+    busy_ns: int

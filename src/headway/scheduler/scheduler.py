@@ -52,6 +52,7 @@ class Scheduler:
         self._deadlines: list[tuple[Ns, int, Open]] = []
         self._arrivals = 0
         self._works = 0
+        self._busy_ns = 0
         self._draining = False
 
     @property
@@ -140,6 +141,7 @@ class Scheduler:
             raise ValueError(f"work {work.id} is not being worked on")
         owners, pool, end = running
         pool.end(work.candidates, end)
+        self._busy_ns += now - work.started
         if not failed:
             # What failed says nothing of how long scoring takes.
             self._policy.observe(pool, work, now - work.started)
@@ -212,12 +214,13 @@ class Scheduler:
         return self._draining and not self._open and not self._running
 
     def load(self) -> Load:
-        """Return how much waits and runs."""
+        """Return how much waits and runs, and for how long workers were busy."""
         return Load(
             sum(p.waiting_queries for p in self._all),
             sum(p.waiting_candidates for p in self._all),
             sum(p.running_candidates for p in self._all),
             len(self._open),
+            self._busy_ns,
         )
 
     def _gather(

@@ -119,6 +119,7 @@ _ALIASES: tuple[tuple[str, str, Callable[[ModelMetrics], int]], ...] = (
     ("exec_count", "Batches computed.", lambda m: m.batches()),
     ("request_duration_us", "Sum of latencies.", lambda m: m.latency.total_ns // 1000),
     ("queue_duration_us", "Sum of queue times.", lambda m: m.queue_ns // 1000),
+    ("compute_infer_duration_us", "Worker time.", lambda m: m.standing().load.busy_ns // 1000),
 )
 
 
@@ -209,6 +210,12 @@ class _Snapshot(Collector):
             for model, standing in standings:
                 family.add_metric([model], pick(standing.load))
             yield family
+        busy = CounterMetricFamily(
+            "headway_worker_busy_seconds", "Worker time that scoring took.", labels=["model"]
+        )
+        for model, standing in standings:
+            busy.add_metric([model], to_seconds(standing.load.busy_ns))
+        yield busy
         for name, text, choose in _PLAN_GAUGES:
             family = GaugeMetricFamily(name, text, labels=["model"])
             for model, standing in standings:

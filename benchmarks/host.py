@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
+import time
 from collections.abc import Awaitable, Sequence
 from contextlib import closing
 from functools import partial
@@ -37,7 +39,7 @@ from headway.measure import Outcome, RunRecord
 from headway.models import build_model, zoo
 from headway.scheduler import Completion
 from headway.scheduler import Outcome as Ended
-from headway.server import ServedModel
+from headway.server import ServedModel, ServerSettings
 from headway.server.batch import Ticket
 from headway.server.executor import Executor
 from headway.simulate import Machine, ratios_of
@@ -49,17 +51,25 @@ GRID = 24
 USUAL = 512
 PLAIN = 256
 REST_S = 0.01
+IN_A_ROW, WARMED = 4, 2
 WARM = 24
-Round = dict[int, list["Pair"]]
+Round = dict[int, list["Stream"]]
 """By size: of one alone, then of as many streams as there are workers."""
 _STATUS = {Ended.DONE: Outcome.OK, Ended.EXPIRED: Outcome.LATE, Ended.FAILED: Outcome.FAILED}
 
 
-class Pair(NamedTuple):
-    """Two queries one after the other: what workers took, and latencies, in ns."""
+class Stream(NamedTuple):
+    """Queries one after the other, in ns.
+
+    Attributes:
+        worked_ns: what their workers took.
+        latency_ns: until they were answered.
+        front_ns: what the event loop took for each.
+    """
 
     worked_ns: list[int]
     latency_ns: list[float]
+    front_ns: float
 
 
 class ExecutorTarget:
@@ -150,18 +160,20 @@ class Host:
         """
         plan = Plan(workers=workers, split_size=4096)
 
-        async def stream(target: ExecutorTarget, pair: Sequence[Query], size: int) -> Pair:
-            record = await fire_one_by_one(pair, size, target, self._clock)
-            return Pair(target.worked_ns, record.latency_ns.tolist())
+        async def stream(target: ExecutorTarget, some: Sequence[Query], size: int) -> Stream:
+            began = time.thread_time_ns()
+            record = await fire_one_by_one(some, size, target, self._clock)
+            front_ns = (time.thread_time_ns() - began) / len(some)
+            return Stream(target.worked_ns, record.latency_ns.tolist(), front_ns)
 
         async def measure(target: ExecutorTarget, turn: int) -> Round:
             found: Round = {}
             for size, queries in self._grid.items():
-                pair = [queries[2 * turn % GRID], queries[(2 * turn + 1) % GRID]]
+                some = [queries[(IN_A_ROW * turn + i) % GRID] for i in range(IN_A_ROW)]
                 await asyncio.sleep(REST_S)
-                alone = await stream(target.another(), pair, size)
+                alone = await stream(target.another(), some, size)
                 many = range(workers if workers > 1 else 0)
-                busy = await asyncio.gather(*(stream(target.another(), pair, size) for _ in many))
+                busy = await asyncio.gather(*(stream(target.another(), some, size) for _ in many))
                 found[size] = [alone, *busy]
             return found
 
@@ -176,10 +188,9 @@ class Host:
         rested, alone, together = ({size: [] for size in SIZES} for _ in range(3))  # type: ignore[var-annotated]
         for found in self._rounds:
             for size, (single, *others) in found.items():
-                first, second = single.worked_ns
-                rested[size].append(first)
-                alone[size].append(second)
-                together[size] += [pair.worked_ns[1] for pair in others]
+                rested[size].append(single.worked_ns[0])
+                alone[size] += single.worked_ns[WARMED:]
+                together[size] += [ns for other in others for ns in other.worked_ns[WARMED:]]
         slower = [np.median(together[s]) / np.median(alone[s]) for s in SIZES[2:] if together[s]]
         # What scatters small ones is the event loop, and that does not grow with the size.
         scatter: Sequence[NDArray[np.int64]] = [
@@ -192,14 +203,17 @@ class Host:
             service=service,
             tower_ns=min(int(np.median(self._towers)), shortest_ns(service)),
             rested_service=_knots(rested),
+            front_ns=round(np.median([single.front_ns for single in self._alone()])),
             interference=max(1.0, float(np.median(slower))) if slower else 1.0,
             ratios=ratios_of(scatter[SIZES.index(PLAIN) :], np.random.default_rng(0)),
         )
 
     def outside_ns(self) -> float:
         """Return by how much a query takes longer than its worker, to be called and to be heard."""
-        pairs = [single for found in self._rounds for single, *_ in found.values()]
-        return float(np.median([np.subtract(p.latency_ns, p.worked_ns) for p in pairs]))
+        return float(np.median([np.subtract(s.latency_ns, s.worked_ns) for s in self._alone()]))
+
+    def _alone(self) -> list[Stream]:
+        return [single for found in self._rounds for single, *_ in found.values()]
 
     def _tower_ns(self) -> list[int]:
         """Return the times of the query tower, within whole queries."""
@@ -217,8 +231,7 @@ class Host:
     def _serve(self, plan: Plan, drive):  # type: ignore[no-untyped-def]
         async def whole():  # type: ignore[no-untyped-def]
             model = ServedModel("model", self._schema, plan, self._loaded.runner)
-            # The event loop has no core of its own here; it must not wait for chunks.
-            executor = Executor(model, self._clock, priority="idle")
+            executor = Executor(model, self._clock)
             target = ExecutorTarget(executor, self._clock)
             try:
                 await fire_one_by_one(self._pool[:WARM], 1, target, self._clock)
@@ -226,12 +239,15 @@ class Host:
             finally:
                 executor.close()
 
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(ServerSettings().switch_interval_us / 1e6)
         gc.collect()
         gc.disable()
         try:
             return run_loop(whole())
         finally:
             gc.enable()
+            sys.setswitchinterval(before)
 
 
 def _knots(times: dict[int, list[float]]) -> Knots:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,10 +34,17 @@ Row = dict[str, Any]
 
 
 class Met(NamedTuple):
-    """One run: latencies in ns after its warm-up, and the worker time in ns of all of it."""
+    """One run.
+
+    Attributes:
+        latency_ns: of the queries after its warm-up.
+        busy_ns: worker time of all queries.
+        sent_ns: when each was handed over, the generator being late at times.
+    """
 
     latency_ns: NDArray[np.float64]
     busy_ns: int
+    sent_ns: NDArray[np.int64]
 
 
 Turn = dict[str, Met]
@@ -71,34 +79,45 @@ class Bench:
         for name in np.random.default_rng(seed).permutation(list(plans)).tolist():
             run = partial(self.host.open_loop, plans[name], schedule, chosen)
             record, busy_ns = self.host.steady.through(run)
-            found[name] = Met(_after(record, schedule), busy_ns)
+            sent_ns = np.maximum(record.sent_ns, schedule.intended_ns)
+            found[name] = Met(_after(record, schedule), busy_ns, sent_ns)
         return found
 
-    def predict(self, plans: dict[str, Plan], machine: Machine, rate: float, seed: int) -> Turn:
-        """Simulate what ``together`` measures."""
-        schedule, _ = self.schedule(rate, seed)
-        return {n: self._simulated(machine, plan, schedule, seed) for n, plan in plans.items()}
-
-    def predict_at_speed(
+    def predict(
         self, plans: dict[str, Plan], machine: Machine, rate: float, seed: int, met: Turn
-    ) -> Turn:
-        """Simulate the same, each plan on a machine whose workers were as busy as they were."""
-        schedule, _ = self.schedule(rate, seed)
-        found: Turn = {}
-        for name, plan in plans.items():
-            told, slower = machine, 1.0
-            for _ in range(STEPS):
-                busy_ns = self._simulated(told, plan, schedule, seed).busy_ns
-                slower *= met[name].busy_ns / busy_ns
-                told = slowed(machine, slower)
-            found[name] = self._simulated(told, plan, schedule, seed)
-        return found
+    ) -> tuple[Turn, Turn]:
+        """Simulate what ``together`` measured, from the moments at which queries were sent.
 
-    def _simulated(self, machine: Machine, plan: Plan, schedule: Schedule, seed: int) -> Met:
-        record = simulate(machine, plan, schedule, np.random.default_rng(seed))
-        totals = simulate_stream(machine, plan, [schedule], np.random.default_rng(seed))
+        Returns:
+            On the machine as calibrated, and on one whose workers are as busy as they were.
+        """
+        schedule, _ = self.schedule(rate, seed)
+        told: Turn = {}
+        at_speed: Turn = {}
+        for name, plan in plans.items():
+            run = partial(self._simulated, plan, schedule, met[name].sent_ns, seed)
+            found = told[name] = run(machine)
+            slower = 1.0
+            for _ in range(STEPS):
+                slower *= met[name].busy_ns / found.busy_ns
+                found = run(slowed(machine, slower))
+            at_speed[name] = found
+        return told, at_speed
+
+    def _simulated(
+        self,
+        plan: Plan,
+        schedule: Schedule,
+        sent_ns: NDArray[np.int64],
+        seed: int,
+        machine: Machine,
+    ) -> Met:
+        sent = Schedule(sent_ns, schedule.sizes, max(schedule.duration_ns, int(sent_ns[-1]) + 1))
+        record = simulate(machine, plan, sent, np.random.default_rng(seed))
+        totals = simulate_stream(machine, plan, [sent], np.random.default_rng(seed))
         busy_ns = totals.busy * totals.duration_ns * machine.workers(plan)
-        return Met(_after(record, schedule) + self.host.outside_ns(), round(busy_ns))
+        latency_ns = _after(replace(record, intended_ns=schedule.intended_ns), schedule)
+        return Met(latency_ns + self.host.outside_ns(), round(busy_ns), sent_ns)
 
 
 def slowed(machine: Machine, factor: float) -> Machine:

@@ -4,7 +4,7 @@ Real engines behind the serving executor, open loop, Poisson arrivals, productio
 runs, turn by turn; runs in which the host stopped the cores are done again (see steady.py). The
 simulator is told the service times of single queries, rested and at work, one core and all of
 them busy, taken before, between and after the turns; then it predicts the very arrivals that were
-measured. Loads are parts of the throughput that the fixed plan was measured to hold within a p95
+measured, from the moments at which the generator, on the same cores, got round to each. Loads are parts of the throughput that the fixed plan was measured to hold within a p95
 target.
 
 A shared host also changes its speed from one run to the next, which no calibration foresees. So
@@ -78,11 +78,11 @@ def hold(bench: Bench, name: str, args: argparse.Namespace) -> list[Row]:
     rows = []
     for load, runs in measured.items():
         qps = load * rate
-        told = [bench.predict(plans, machine, qps, seed) for seed in seeds]
-        at_speed = [
-            bench.predict_at_speed(plans, machine, qps, seed, met)
+        foreseen = [
+            bench.predict(plans, machine, qps, seed, met)
             for seed, met in zip(seeds, runs, strict=True)
         ]
+        told, at_speed = ([pair[i] for pair in foreseen] for i in range(2))
         for plan in plans:
             slower = [m[plan].busy_ns / t[plan].busy_ns for m, t in zip(runs, told, strict=True)]
             row: Row = {"model": name, "plan": plan, "load": load, "rate_qps": qps}

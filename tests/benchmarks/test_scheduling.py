@@ -18,7 +18,11 @@ def turn(seed: int, refused: float) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     answered = rng.uniform(1e6, 5e6, 200)
     partly = np.where(rng.random(200) < refused, inf, answered / 2)
-    return {"deeprecsched": measured.Met(answered, 0), "headway": measured.Met(partly, 0)}
+    sent = np.arange(200)
+    return {
+        "deeprecsched": measured.Met(answered, 0, sent),
+        "headway": measured.Met(partly, 0, sent),
+    }
 
 
 def test_a_plan_that_answers_in_half_the_time_has_half_the_tail() -> None:

@@ -124,6 +124,43 @@ def test_threads_that_score_have_the_priority_asked_for_and_others_keep_theirs(
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
+def cores_of_workers(workers: int, *, pin: bool) -> dict[str, set[int]]:
+    """Return where the threads that score may run, by their names."""
+    seen: dict[str, set[int]] = {}
+
+    class Runner(LinearRunner):
+        def candidates(self, pieces: Sequence[Piece]) -> None:
+            seen[threading.current_thread().name] = os.sched_getaffinity(0)
+            super().candidates(pieces)
+
+    model = ServedModel("m", SCHEMA, Plan(workers=workers, split_size=2), lambda: Runner(Probe()))
+    with BackgroundServer([model], ServerSettings(port=0, pin_workers=pin)) as server:
+        client = Client(server.url)
+        for _ in range(10_000):
+            assert client.post("/v2/models/m/infer", infer_body(40)).status == 200
+            if len(seen) == workers:
+                return seen
+    pytest.fail(f"only {sorted(seen)} of {workers} workers scored")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+def test_each_worker_stays_on_a_core_of_its_own_if_there_is_one_for_every_core() -> None:
+    usable = os.sched_getaffinity(0)
+    seen = cores_of_workers(len(usable), pin=True)
+    assert sorted(c for cores in seen.values() for c in cores) == sorted(usable)
+    assert os.sched_getaffinity(0) == usable, "others move as before"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+@pytest.mark.parametrize(("more", "pin"), [(0, False), (1, True)])
+def test_workers_move_where_that_is_asked_for_or_there_are_not_as_many_as_cores(
+    more: int, pin: bool
+) -> None:
+    usable = os.sched_getaffinity(0)
+    seen = cores_of_workers(len(usable) + more, pin=pin)
+    assert all(cores == usable for cores in seen.values())
+
+
 def test_the_switch_interval_is_given_back() -> None:
     before = sys.getswitchinterval()
     stop = threading.Event()

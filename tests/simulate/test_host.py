@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from headway.core import Ns, Plan, UsageError
 from headway.scheduler import Admission, Arrival, Completion, Scheduler, Work
-from headway.simulate import Host, Machine
+from headway.simulate import Host, Machine, simulate
 from headway.simulate.host import Event
+from headway.workload import Schedule
 
 SERVICE = ((1, 100_000), (64, 700_000), (1024, 9_000_000))
 FAST = ((1, 400_000), (1024, 2_000_000))
@@ -133,6 +134,36 @@ def test_a_slow_machine_takes_as_much_longer() -> None:
         return events[0][0]
 
     assert (taken(1.0), taken(3.0)) == (700_000, 2_100_000)
+
+
+def finished_at(machine: Machine, arrivals: list[tuple[int, int]]) -> list[int]:
+    """Return when each of some (moment, size) was done, on a machine of one worker."""
+    plan = Plan(workers=1, split_size=4096, timeout_ns=Ns(10**12))
+    moments, sizes = (np.array(column, np.int64) for column in zip(*arrivals, strict=True))
+    schedule = Schedule(moments, sizes, 10**9)
+    record = simulate(machine, plan, schedule, np.random.default_rng(0))
+    return [int(ns) for ns in record.done_ns]
+
+
+def test_a_query_that_comes_or_goes_while_all_cores_work_holds_one_of_them_up() -> None:
+    machine = Machine(cores=1, service=SERVICE, front_ns=40_000)
+    assert finished_at(machine, [(0, 1)]) == [100_000], "an idle core has the time to spare"
+    assert finished_at(machine, [(0, 1), (10_000, 1)]) == [120_000, 240_000]
+    told = finished_at(machine, [(0, 1), (10_000, 1), (20_000, 1)])
+    assert told == [140_000, 260_000, 380_000]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10**7), st.integers(1, 1024)), min_size=1, max_size=40),
+    st.integers(0, 200_000),
+)
+def test_the_process_around_the_workers_costs_no_more_than_its_time_for_each_query(
+    arrivals: list[tuple[int, int]], front: int
+) -> None:
+    arrivals.sort()
+    without = finished_at(Machine(cores=1, service=SERVICE), arrivals)
+    done = finished_at(Machine(cores=1, service=SERVICE, front_ns=front), arrivals)
+    assert all(a <= b <= a + front * len(arrivals) for a, b in zip(without, done, strict=True))
 
 
 def test_a_core_that_rested_takes_longer_and_one_at_work_does_not() -> None:

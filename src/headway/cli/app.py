@@ -281,6 +281,13 @@ def serve(
             help="Of threads that score, on Linux; idle, where nothing else runs, shortens waits.",
         ),
     ] = "batch",
+    pin_workers: Annotated[
+        bool,
+        typer.Option(
+            "--pin-workers/--no-pin-workers",
+            help="Keep each worker on a core of its own, if there is one for every core.",
+        ),
+    ] = True,
     json: Json = False,
 ) -> None:
     """Serve a bundle over HTTP: Open Inference Protocol v2 and POST /v1/rank."""
@@ -293,6 +300,7 @@ def serve(
         allow_remote=allow_remote,
         allow_management=manage,
         worker_priority=worker_priority,
+        pin_workers=pin_workers,
     )
     target = None if sla is None else parse_sla(sla).limit_ns
     changes = serving.PlanChanges(

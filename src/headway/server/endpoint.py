@@ -70,7 +70,11 @@ class Endpoint:
         self._clock = clock
         self._settings = settings
         self._executor = Executor(
-            model, clock, max_workers=settings.max_workers, priority=settings.worker_priority
+            model,
+            clock,
+            max_workers=settings.max_workers,
+            priority=settings.worker_priority,
+            pinned=settings.pin_workers,
         )
         self._changing = asyncio.Lock()
         self._infer = InferCodec(model.name, model.version, model.schema, settings)

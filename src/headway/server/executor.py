@@ -34,6 +34,7 @@ from headway.scheduler import (
 from headway.server.batch import Batch, Ended, Ticket, score_batch
 from headway.server.runners import RETRY_S
 from headway.server.settings import Priority, ServedModel
+from headway.server.threads import cores_for
 from headway.server.timing import with_times
 from headway.server.workers import Worker, hire
 
@@ -77,12 +78,14 @@ class Executor:
         *,
         max_workers: int = 256,
         priority: Priority = "batch",
+        pinned: bool = True,
     ) -> None:
         self._model = model
         self._tasks = len(model.schema.tasks)
         self._clock = clock
         self._max_workers = max_workers
         self._priority: Priority = priority
+        self._pinned = pinned
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._replanning = threading.Lock()
@@ -100,7 +103,7 @@ class Executor:
         self._plan = with_times(model.plan, model, clock, learnt=False)
         self._scheduler = Scheduler(self._plan)
         self._leaving: list[Worker] = []
-        self._staff = hire(model, range(self._plan.workers), clock, self._work, priority)
+        self._staff = self._hire(self._plan, 0)
         for worker in self._staff:
             worker.bell.release()
 
@@ -171,8 +174,7 @@ class Executor:
         with self._replanning:
             self._check(plan)
             plan = self._completed(plan)
-            numbers = range(len(self._staff), plan.workers)
-            hired = hire(self._model, numbers, self._clock, self._work, self._priority)
+            hired = self._hire(plan, len(self._staff))
             with self._lock:
                 closing = self._closing
                 if not closing:
@@ -227,6 +229,12 @@ class Executor:
         with self._lock:
             learnt = self._scheduler.pools[0].times.known
         return with_times(plan, self._model, self._clock, learnt=learnt)
+
+    def _hire(self, plan: Plan, first: int) -> list[Worker]:
+        """Return the workers of a plan from some number on."""
+        cores = cores_for(plan) if self._pinned else ()
+        numbers = range(first, plan.workers)
+        return hire(self._model, numbers, self._clock, self._work, self._priority, cores)
 
     def _go_over_to(self, plan: Plan, hired: list[Worker]) -> None:
         """Change the plan; the lock is held."""

@@ -50,6 +50,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             displaces a thread that just woke up; or ``idle``, which gives way to any other
             thread at once, so that replies and new requests wait for no chunk, and also to any
             other process, which a machine that only serves does not have.
+        pin_workers: where there is a worker for every core, each stays on its own.
     """
 
     host: str = "127.0.0.1"
@@ -69,6 +70,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     drain_s: Annotated[int, Meta(ge=1)] = 10
     switch_interval_us: Annotated[int, Meta(ge=1)] = 500
     worker_priority: Priority = "batch"
+    pin_workers: bool = True
 
     def __post_init__(self) -> None:
         """Refuse to be reachable from other machines by accident.

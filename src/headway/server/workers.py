@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from headway.core import Clock, HeadwayError
 from headway.server.runners import LiveRunner
 from headway.server.settings import Priority, ServedModel
+from headway.server.threads import set_priority, stay_on
 
-_log = logging.getLogger("headway.server")
 _JOIN_S = 5.0
-_KINDS = {"normal": "SCHED_OTHER", "batch": "SCHED_BATCH", "idle": "SCHED_IDLE"}
 
 
 class Worker:
@@ -46,14 +43,22 @@ class Worker:
         for runner in self.runners:
             runner.revive()
 
-    def start(self, run: Callable[[Worker], None], name: str, priority: Priority) -> None:
+    def start(
+        self, run: Callable[[Worker], None], name: str, priority: Priority, core: int | None
+    ) -> None:
         """Run in a thread of its own; ``run`` begins by waiting for the bell.
+
+        Args:
+            run: what the thread does.
+            name: of the model.
+            priority: of the thread.
+            core: on which it stays, if it is to stay.
 
         Raises:
             HeadwayError: if the machine has no thread left.
         """
         thread = threading.Thread(
-            target=self._run, args=(run, priority), name=f"{name}-{self.number}", daemon=True
+            target=self._run, args=(run, priority, core), name=f"{name}-{self.number}", daemon=True
         )
         try:
             thread.start()
@@ -63,8 +68,10 @@ class Worker:
             ) from error
         self._thread = thread
 
-    def _run(self, run: Callable[[Worker], None], priority: Priority) -> None:
+    def _run(self, run: Callable[[Worker], None], priority: Priority, core: int | None) -> None:
         set_priority(priority)
+        if core is not None:
+            stay_on(core)
         run(self)
 
     def leave(self) -> None:
@@ -92,25 +99,23 @@ class Worker:
             runner.close()
 
 
-def set_priority(priority: Priority) -> None:
-    """Change how the system shares cores with the calling thread; nothing where it cannot."""
-    kind = getattr(os, _KINDS[priority], None)
-    if kind is None:
-        return
-    try:
-        os.sched_setscheduler(0, kind, os.sched_param(0))
-    except OSError as error:  # a container may forbid it, which only costs some latency
-        _log.info("workers stay at normal priority: %s", error)
-
-
 def hire(
     model: ServedModel,
     numbers: Iterable[int],
     clock: Clock,
     run: Callable[[Worker], None],
     priority: Priority,
+    cores: Sequence[int] = (),
 ) -> list[Worker]:
     """Return workers that wait at their bells; all or none.
+
+    Args:
+        model: what they score.
+        numbers: the scheduler's names for them.
+        clock: tells their runners the time.
+        run: what their threads do.
+        priority: of the threads.
+        cores: on which they stay, by number; none stays if empty.
 
     Raises:
         HeadwayError: if a thread cannot be had; what a runner raises as it is made passes.
@@ -121,7 +126,8 @@ def hire(
             worker = Worker(number, model, clock)
             hired.append(worker)
         for worker in hired:
-            worker.start(run, model.name, priority)
+            core = cores[worker.number] if cores else None
+            worker.start(run, model.name, priority, core)
     except Exception:
         for worker in hired:
             worker.leave()

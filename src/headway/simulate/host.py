@@ -39,6 +39,8 @@ class Host:
         "_ended",
         "_events",
         "_factors",
+        "_front_ns",
+        "_held_up_ns",
         "_idle",
         "_lighter",
         "_place",
@@ -87,6 +89,8 @@ class Host:
         self._rested = ServiceTimes(machine.rested_service) if machine.rested_service else None
         self._rest_ns = machine.rest_ns
         self._ended = [-_LONG_AGO] * cores
+        self._front_ns = machine.front_ns // 2
+        self._held_up_ns = [0] * cores
         self._tower_ns = machine.tower_ns
         self._towers: dict[int, int] = {}
         self._factors = [machine.factors(max(1, busy)) for busy in range(cores + 1)]
@@ -95,6 +99,8 @@ class Host:
 
     def arrive(self, query: int, size: int, deadline: int, now: int) -> Accepted | Refused:
         """Submit a query, and let idle workers begin what there is."""
+        if self._front_ns and not self._idle[0]:
+            self._hold_up(1)
         admission = self.scheduler.submit(Arrival(query, size, Ns(deadline)), Ns(now))
         if type(admission) is Accepted:
             self._start(now)
@@ -102,6 +108,9 @@ class Host:
 
     def finish(self, work: Work, now: int) -> tuple[Completion, ...]:
         """Take in finished work, and let its worker begin anew; return what that ended."""
+        if self._front_ns and work.worker >= 0 and self._held_up_ns[work.worker]:
+            self._go_on(work, now)
+            return ()
         scheduler = self.scheduler
         ended = scheduler.finished(work, Ns(now))
         late = scheduler.expire(Ns(now))
@@ -116,7 +125,22 @@ class Host:
             self._idle[worker < 0].append(worker)
         else:
             self._begin(following, now)
+        if self._front_ns and ended and not self._idle[0]:
+            self._hold_up(len(ended))
         return ended
+
+    def _hold_up(self, times: int) -> None:
+        """Let the process around the workers take its time from one of them, each in turn."""
+        self._place = place = (self._place + 1) % len(self._ratios)
+        self._held_up_ns[place % self._cores] += times * self._front_ns
+
+    def _go_on(self, work: Work, now: int) -> None:
+        """Finish work as much later as its worker was held up."""
+        longer = self._held_up_ns[work.worker]
+        self._held_up_ns[work.worker] = 0
+        self._ended[work.worker] = now + longer
+        self.busy_ns += longer
+        heappush(self._events, (now + longer, next(self._serial), self, work))
 
     def _start(self, now: int) -> None:
         next_work = self.scheduler.next_work

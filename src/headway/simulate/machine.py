@@ -50,6 +50,9 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         rested_service: of a core that had nothing to do for long, so that caches hold others'
             rows and weights; empty: as ``service``.
         tower_ns: part of ``service`` that the query tower takes, once for each query.
+        front_ns: processor time that a query takes from the process around the workers, half as
+            it comes and half as its answer goes; a core without work has it to spare, else one
+            that works is held up.
         rest_ns: after so long without work a core is as good as rested (63 % of the way).
         accelerators: workers of the second kind.
         accelerator_service: nanoseconds of one of them, by candidates.
@@ -64,6 +67,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ratios: tuple[float, ...] = ()
     rested_service: Knots = ()
     tower_ns: Annotated[int, Meta(ge=0)] = 0
+    front_ns: Annotated[int, Meta(ge=0)] = 0
     rest_ns: Positive = 4_000_000
     accelerators: Annotated[int, Meta(ge=0)] = 0
     accelerator_service: Knots = ()

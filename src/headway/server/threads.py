@@ -1,0 +1,46 @@
+"""How the system treats threads that score: their priority, and the core they stay on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from headway.core import Plan
+from headway.server.settings import Priority
+
+_log = logging.getLogger("headway.server")
+_KINDS = {"normal": "SCHED_OTHER", "batch": "SCHED_BATCH", "idle": "SCHED_IDLE"}
+
+
+def set_priority(priority: Priority) -> None:
+    """Change how the system shares cores with the calling thread; nothing where it cannot."""
+    kind = getattr(os, _KINDS[priority], None)
+    if kind is None:
+        return
+    try:
+        os.sched_setscheduler(0, kind, os.sched_param(0))
+    except OSError as error:  # a container may forbid it, which only costs some latency
+        _log.info("workers stay at normal priority: %s", error)
+
+
+def cores_for(plan: Plan) -> Sequence[int]:
+    """Return a core for each worker of a plan, or none where they had better move.
+
+    With a worker for every core, one that is woken while the event loop has a core often lands
+    behind another worker, and waits there for a millisecond and more though a core falls idle.
+    With fewer workers there is an idle core to wake up on.
+    """
+    try:
+        usable = sorted(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return ()
+    return usable if plan.workers == len(usable) and plan.threads == 1 else ()
+
+
+def stay_on(core: int) -> None:
+    """Keep the calling thread on one core; nothing where it cannot."""
+    try:
+        os.sched_setaffinity(0, [core])
+    except OSError as error:  # the core may have been taken from this process meanwhile
+        _log.info("a worker is not kept on core %d: %s", core, error)

@@ -48,7 +48,6 @@ from headway.workload import Schedule, draw_queries, production_sizes
 SIZES = (1, 16, 64, 128, 256, 512, 1000)
 POOL = 400
 GRID = 24
-USUAL = 512
 PLAIN = 256
 REST_S = 0.01
 IN_A_ROW, WARMED = 4, 2
@@ -113,7 +112,11 @@ class ExecutorTarget:
 
 
 class Host:
-    """A model of the zoo, compiled, with a pool of queries of production sizes."""
+    """A model of the zoo, compiled, with a pool of queries of production sizes.
+
+    Attributes:
+        pinned: each worker stays on its core.
+    """
 
     def __init__(self, name: str, folder: Path, rows: int, precision: str) -> None:
         made = zoo(name, max_rows=rows)
@@ -127,6 +130,7 @@ class Host:
         self._pool = draw_queries(made.schema, self.sizes, rng)
         # As many different ones as a run has: rows of tables that are met again are in the cache.
         self._grid = {size: draw_queries(made.schema, np.full(GRID, size), rng) for size in SIZES}
+        self.pinned = True
         self.steady = Steady(stalls())
         self._rounds: list[Round] = []
         self._towers: list[int] = []
@@ -216,14 +220,13 @@ class Host:
         return [single for found in self._rounds for single, *_ in found.values()]
 
     def _tower_ns(self) -> list[int]:
-        """Return the times of the query tower, within whole queries."""
+        """Return the times of the query tower, within the smallest queries."""
         taken = []
         with closing(self._loaded.runner()) as runner:
-            for query in self._grid[USUAL]:
+            for query in self._grid[SIZES[0]]:
                 began = self._clock.now()
                 hidden = runner.query(query.context)
                 taken.append(self._clock.now() - began)
-                # So that its rows and weights are not the last that were used.
                 out = np.empty((query.size, len(self._schema.tasks)), np.float32)
                 runner.candidates([Piece(hidden, query.candidates, 0, query.size, out)])
         return taken
@@ -231,7 +234,7 @@ class Host:
     def _serve(self, plan: Plan, drive):  # type: ignore[no-untyped-def]
         async def whole():  # type: ignore[no-untyped-def]
             model = ServedModel("model", self._schema, plan, self._loaded.runner)
-            executor = Executor(model, self._clock)
+            executor = Executor(model, self._clock, pinned=self.pinned)
             target = ExecutorTarget(executor, self._clock)
             try:
                 await fire_one_by_one(self._pool[:WARM], 1, target, self._clock)

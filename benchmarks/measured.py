@@ -18,10 +18,10 @@ from host import Host
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from headway.core import Ns, Plan, Sla, from_seconds, shortest_ns
+from headway.core import Ns, Plan, Sla, from_seconds
 from headway.engine import machine_facts, usable_cores
 from headway.measure import RunRecord, estimate_percentiles
-from headway.simulate import Machine, scaled, simulate, simulate_stream
+from headway.simulate import Machine, simulate, simulate_stream
 from headway.workload import Schedule, draw_schedule
 
 MODELS = ("rmc1", "rmc3", "wnd", "din")
@@ -29,7 +29,6 @@ KINDS = ("kept", "discarded", "unsteady")
 PERCENTILES = (50.0, 95.0, 99.0)
 TIMEOUT = Ns(2_000_000_000)
 FEWEST = 120
-STEPS = 2
 Row = dict[str, Any]
 
 
@@ -85,50 +84,20 @@ class Bench:
 
     def predict(
         self, plans: dict[str, Plan], machine: Machine, rate: float, seed: int, met: Turn
-    ) -> tuple[Turn, Turn]:
-        """Simulate what ``together`` measured, from the moments at which queries were sent.
-
-        Returns:
-            On the machine as calibrated, and on one whose workers are as busy as they were.
-        """
+    ) -> Turn:
+        """Simulate what ``together`` measured, from the moments at which queries were sent."""
         schedule, _ = self.schedule(rate, seed)
-        told: Turn = {}
-        at_speed: Turn = {}
+        found: Turn = {}
         for name, plan in plans.items():
-            run = partial(self._simulated, plan, schedule, met[name].sent_ns, seed)
-            found = told[name] = run(machine)
-            slower = 1.0
-            for _ in range(STEPS):
-                slower *= met[name].busy_ns / found.busy_ns
-                found = run(slowed(machine, slower))
-            at_speed[name] = found
-        return told, at_speed
-
-    def _simulated(
-        self,
-        plan: Plan,
-        schedule: Schedule,
-        sent_ns: NDArray[np.int64],
-        seed: int,
-        machine: Machine,
-    ) -> Met:
-        sent = Schedule(sent_ns, schedule.sizes, max(schedule.duration_ns, int(sent_ns[-1]) + 1))
-        record = simulate(machine, plan, sent, np.random.default_rng(seed))
-        totals = simulate_stream(machine, plan, [sent], np.random.default_rng(seed))
-        busy_ns = totals.busy * totals.duration_ns * machine.workers(plan)
-        latency_ns = _after(replace(record, intended_ns=schedule.intended_ns), schedule)
-        return Met(latency_ns + self.host.outside_ns(), round(busy_ns), sent_ns)
-
-
-def slowed(machine: Machine, factor: float) -> Machine:
-    """Return the machine with cores that take so many times as long."""
-    service = scaled(machine.service, factor)
-    return msgspec.structs.replace(
-        machine,
-        service=service,
-        rested_service=scaled(machine.rested_service, factor),
-        tower_ns=min(round(machine.tower_ns * factor), shortest_ns(service)),
-    )
+            sent_ns = met[name].sent_ns
+            length = max(schedule.duration_ns, int(sent_ns[-1]) + 1)
+            sent = Schedule(sent_ns, schedule.sizes, length)
+            record = simulate(machine, plan, sent, np.random.default_rng(seed))
+            totals = simulate_stream(machine, plan, [sent], np.random.default_rng(seed))
+            busy_ns = totals.busy * totals.duration_ns * machine.workers(plan)
+            latency_ns = _after(replace(record, intended_ns=schedule.intended_ns), schedule)
+            found[name] = Met(latency_ns + self.host.outside_ns(), round(busy_ns), sent_ns)
+        return found
 
 
 def _after(record: RunRecord, schedule: Schedule) -> NDArray[np.float64]:

@@ -64,7 +64,7 @@ def service_times(
         schema, np.repeat(np.array(sizes, np.int64), _REPEATS + 1), np.random.default_rng(0)
     )
     knots: list[tuple[int, int]] = []
-    towers: list[int] = []
+    tower = 0
     with closing(new_runner()) as runner:
         for number, size in enumerate(sizes):
             some = queries[number * (_REPEATS + 1) :][: _REPEATS + 1]
@@ -72,8 +72,11 @@ def service_times(
             taken = [_time(runner, query, schema, clock) for query in some][1:]
             least = knots[-1][1] if knots else 1
             knots.append((size, max(least, int(median(whole for _, whole in taken)))))
-            towers += [tower for tower, _ in taken]
-    return tuple(knots), Ns(min(int(median(towers)), knots[0][1]))
+            if not number:
+                # As part of the shortest: after larger ones the tower finds the caches empty and
+                # may take longer than that whole query, which would make later chunks free.
+                tower = int(knots[0][1] * median(part / whole for part, whole in taken))
+    return tuple(knots), Ns(tower)
 
 
 def _time(runner: Runner, query: Query, schema: Schema, clock: Clock) -> tuple[int, int]:

@@ -96,9 +96,10 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_lighter_bundle_and_rested_cores_take_their_share_of_the_time(tmp_path: Path) -> None:
-    box = {**BOX, "rested": 1.5, "rest_ms": 2}
+    box = {**BOX, "rested": 1.5, "rest_ms": 2, "front_ms": 0.13}
     (kind,) = read_fleet(written(tmp_path, machines=[box], plan={"lighter": 0.25})).spec.kinds
     assert kind.machine.rested_service == ((1, 300_000), (1024, 12_000_000))
+    assert kind.machine.front_ns == 130_000
     assert kind.machine.rest_ns == 2_000_000
     assert kind.plan.lighter_service == ((1, 50_000), (1024, 2_000_000))
 
@@ -128,6 +129,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"plan": {"lighter": 0.5, "refuse_late": False}}, "plan.lighter 0.5 needs policy adaptive"),
     ({"plan": {"lighter": 1}}, "plan.lighter"),
     ({"machines": [{**BOX, "rested": 0.5}]}, "rested"),
+    ({"machines": [{**BOX, "front_ms": -1}]}, "front_ms"),
     ({"rate": 0}, "rate"),
     ({"sla": "fast"}, "cannot read the SLA 'fast'"),
     ({"workload": "productive"}, "cannot read the workload 'productive'"),

@@ -75,6 +75,8 @@ class MachineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         rest_ms: after so long it is 63 % of the way there.
         tower_ms: part of each time of a core that the query tower takes, once for each query;
             by default as the profile says, where there is one, and else 0.
+        front_ms: processor time that a query takes from the process around the workers; matters
+            while all cores work.
         accelerators: of one machine.
         accelerator: their times.
         price_per_hour: in any money.
@@ -91,6 +93,7 @@ class MachineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     rested: Annotated[float, Meta(ge=1)] = 1.0
     rest_ms: Annotated[float, Meta(gt=0)] = 4.0
     tower_ms: Annotated[float, Meta(ge=0)] | None = None
+    front_ms: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     accelerators: Annotated[int, Meta(ge=0, le=64)] = 0
     accelerator: ServiceSettings | None = None
     price_per_hour: Amount = 0.0
@@ -271,6 +274,7 @@ def _kind(given: MachineSettings, plan: PlanSettings, sla: Sla, folder: Path) ->
         rested_service=scaled(core.knots, given.rested) if given.rested > 1 else (),
         rest_ns=max(1, from_ms(given.rest_ms)),
         tower_ns=tower,
+        front_ns=from_ms(given.front_ms),
         accelerators=given.accelerators,
         accelerator_service=helper.knots,
         price_per_hour=given.price_per_hour,

@@ -75,7 +75,7 @@ def service_times(
             if not number:
                 # As part of the shortest: after larger ones the tower finds the caches empty and
                 # may take longer than that whole query, which would make later chunks free.
-                tower = int(knots[0][1] * median(part / whole for part, whole in taken))
+                tower = int(knots[0][1] * median(part / max(1, whole) for part, whole in taken))
     return tuple(knots), Ns(tower)
 
 

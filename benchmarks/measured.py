@@ -87,6 +87,7 @@ class Bench:
     ) -> Turn:
         """Simulate what ``together`` measured, from the moments at which queries were sent."""
         schedule, _ = self.schedule(rate, seed)
+        outside_ns = self.host.outside_ns()
         found: Turn = {}
         for name, plan in plans.items():
             sent_ns = met[name].sent_ns
@@ -96,7 +97,7 @@ class Bench:
             totals = simulate_stream(machine, plan, [sent], np.random.default_rng(seed))
             busy_ns = totals.busy * totals.duration_ns * machine.workers(plan)
             latency_ns = _after(replace(record, intended_ns=schedule.intended_ns), schedule)
-            found[name] = Met(latency_ns + self.host.outside_ns(), round(busy_ns), sent_ns)
+            found[name] = Met(latency_ns + outside_ns, round(busy_ns), sent_ns)
         return found
 
 

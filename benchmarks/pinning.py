@@ -34,19 +34,13 @@ from numpy.typing import NDArray
 from simulated import adaptive, fixed
 
 from headway.core import Plan
-from headway.simulate import Machine
+from headway.simulate import busy_qps
 
 LOADS = (0.2, 0.4, 0.6)
 SPLIT, TIMES = 1024, 6.0
 DRAWS = 500
 TARGET = 0.95
 P95 = 1
-
-
-def busy_rate(machine: Machine, sizes: NDArray[np.int64]) -> float:
-    """Return the queries/s of such sizes that take all workers all their time."""
-    mean_ns = np.interp(sizes, *np.array(machine.service, float).T).mean()
-    return float(machine.cores * 1e9 / (mean_ns * machine.interference))
 
 
 def ratios(bench: Bench, plan: Plan, rate: float, seed: int) -> NDArray[np.float64]:
@@ -62,9 +56,9 @@ def ratios(bench: Bench, plan: Plan, rate: float, seed: int) -> NDArray[np.float
 def compare(bench: Bench, name: str, args: argparse.Namespace) -> list[Row]:
     """Measure two plans at all loads, both ways."""
     machine = bench.host.calibrate(args.rounds, args.workers)
-    rate = busy_rate(machine, bench.host.sizes)
     sla = target_for(machine, TIMES)
     plans = {"fixed": served(fixed(machine, SPLIT)), "adaptive": served(adaptive(machine, sla))}
+    rate = busy_qps(machine, plans["fixed"], bench.host.sizes)
     found: dict[tuple[str, float], list[NDArray[np.float64]]] = {}
     for turn in range(args.turns):
         for load in LOADS:

@@ -212,12 +212,28 @@ class Host:
             ratios=ratios_of(scatter[SIZES.index(PLAIN) :], np.random.default_rng(0)),
         )
 
-    def outside_ns(self) -> float:
-        """Return by how much a query takes longer than its worker, to be called and to be heard."""
-        return float(np.median([np.subtract(s.latency_ns, s.worked_ns) for s in self._alone()]))
+    def outside_ns(self, count: int, busy: float, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw by how much queries take longer than their workers, to be called and to be heard.
+
+        Args:
+            count: of queries.
+            busy: share of the time for which workers are: so many are drawn from calibrations
+                with all workers at work, the others from those of one query at a time.
+            rng: draws.
+        """
+        alone, together = (
+            np.concatenate([np.subtract(s.latency_ns, s.worked_ns) for s in streams])
+            for streams in (self._alone(), self._together() or self._alone())
+        )
+        crowded = rng.random(count) < busy
+        return np.where(crowded, rng.choice(together, count), rng.choice(alone, count))
 
     def _alone(self) -> list[Stream]:
         return [single for found in self._rounds for single, *_ in found.values()]
+
+    def _together(self) -> list[Stream]:
+        streams = (stream for found in self._rounds for stream in found.values())
+        return [other for _, *others in streams for other in others]
 
     def _tower_ns(self) -> list[int]:
         """Return the times of the query tower, within the smallest queries."""

@@ -21,7 +21,7 @@ from scipy.optimize import isotonic_regression
 from headway.core import Ns, Plan, Sla, from_seconds
 from headway.engine import machine_facts, usable_cores
 from headway.measure import RunRecord, estimate_percentiles
-from headway.simulate import Machine, simulate, simulate_stream
+from headway.simulate import Machine, simulate_busy
 from headway.workload import Schedule, draw_schedule
 
 MODELS = ("rmc1", "rmc3", "wnd", "din")
@@ -87,17 +87,17 @@ class Bench:
     ) -> Turn:
         """Simulate what ``together`` measured, from the moments at which queries were sent."""
         schedule, _ = self.schedule(rate, seed)
-        outside_ns = self.host.outside_ns()
         found: Turn = {}
         for name, plan in plans.items():
+            rng = np.random.default_rng(seed)
             sent_ns = met[name].sent_ns
             length = max(schedule.duration_ns, int(sent_ns[-1]) + 1)
             sent = Schedule(sent_ns, schedule.sizes, length)
-            record = simulate(machine, plan, sent, np.random.default_rng(seed))
-            totals = simulate_stream(machine, plan, [sent], np.random.default_rng(seed))
-            busy_ns = totals.busy * totals.duration_ns * machine.workers(plan)
+            record, busy_ns = simulate_busy(machine, plan, sent, rng)
             latency_ns = _after(replace(record, intended_ns=schedule.intended_ns), schedule)
-            found[name] = Met(latency_ns + outside_ns, round(busy_ns), sent_ns)
+            busy = min(1.0, busy_ns / length / machine.workers(plan))
+            outside_ns = self.host.outside_ns(len(latency_ns), busy, rng)
+            found[name] = Met(latency_ns + outside_ns, busy_ns, sent_ns)
         return found
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-TRIES = 3
-MOST_STALLED_S = 0.006
+TRIES = 4
+MOST_STALLED_S = 0.002
 
 
 class Steady:
@@ -18,7 +18,7 @@ class Steady:
 
     Attributes:
         kept: runs that had the cores to themselves.
-        discarded: runs in which they were stopped for more than 6 ms, added up over the cores.
+        discarded: runs in which they were stopped for more than 2 ms, added up over the cores.
         unsteady: runs that count although they were stopped, after as many tries as there are.
     """
 

@@ -8,7 +8,7 @@ from benchmarks.steady import TRIES, Steady
 
 
 def test_a_run_in_which_the_host_stopped_a_core_is_done_again() -> None:
-    stalled = iter([5.0, 5.01, 5.01, 5.015])
+    stalled = iter([5.0, 5.01, 5.01, 5.011])
     steady = Steady(lambda: next(stalled))
     runs = iter(["first", "second"])
     assert steady.through(lambda: next(runs)) == "second"
@@ -24,7 +24,7 @@ def test_of_a_host_that_never_rests_the_last_run_counts_and_is_told_apart() -> N
 
 
 def test_a_run_without_a_stall_counts_at_once() -> None:
-    stalled = chain([3.0, 3.005], repeat(3.1))
+    stalled = chain([3.0, 3.001], repeat(3.1))
     steady = Steady(lambda: next(stalled))
     assert steady.through(lambda: "run") == "run"
     assert (steady.kept, steady.discarded, steady.unsteady) == (1, 0, 0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from headway.core import Ns, Plan, UsageError
 from headway.scheduler import Admission, Arrival, Completion, Scheduler, Work
-from headway.simulate import Host, Machine, simulate
+from headway.simulate import Host, Machine, simulate, simulate_busy
 from headway.simulate.host import Event
 from headway.workload import Schedule
 
@@ -218,3 +218,14 @@ def test_a_batch_runs_the_query_tower_of_each_of_its_queries() -> None:
 def test_a_query_tower_is_no_more_than_what_it_is_part_of() -> None:
     with pytest.raises(UsageError, match=r"machine\.tower_ns is 200000"):
         Machine(cores=1, service=SERVICE, tower_ns=200_000)
+
+
+def test_the_worker_time_of_a_run_is_that_of_all_its_work() -> None:
+    plan = Plan(workers=2, split_size=64, timeout_ns=Ns(10**12))
+    schedule = Schedule(np.array([0, 10_000]), np.array([64, 128]), 10**9)
+    machine = Machine(cores=2, service=SERVICE)
+    record, busy_ns = simulate_busy(machine, plan, schedule, np.random.default_rng(0))
+    assert busy_ns == 3 * 700_000
+    assert (
+        record.done_ns == simulate(machine, plan, schedule, np.random.default_rng(0)).done_ns
+    ).all()

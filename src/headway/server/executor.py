@@ -34,7 +34,7 @@ from headway.scheduler import (
 from headway.server.batch import Batch, Ended, Ticket, score_batch
 from headway.server.runners import RETRY_S
 from headway.server.settings import Priority, ServedModel
-from headway.server.threads import cores_for
+from headway.server.threads import cores_for, give_way
 from headway.server.timing import with_times
 from headway.server.workers import Worker, hire
 
@@ -282,8 +282,10 @@ class Executor:
                     # The last is called first; who could only fail is called when no other can be.
                     self._idle.insert(len(self._idle) if worker.alive else 0, worker)
             # Only now, so that the event loop does not wake up to find Python taken.
-            self._wake_loop()
+            woken = self._wake_loop()
             if batch is not None or leaving:
+                if woken:
+                    give_way()
                 return batch
             self._await_bell(worker)
 
@@ -316,11 +318,13 @@ class Executor:
         for completion in completions:
             self._ended.append((self._tickets.pop(completion.query), completion))
 
-    def _wake_loop(self) -> None:
-        """See to it that what was reported is delivered."""
-        if self._ended and not self._delivering and not self._loop.is_closed():
-            self._delivering = True
-            self._loop.call_soon_threadsafe(self._deliver)
+    def _wake_loop(self) -> bool:
+        """See to it that what was reported is delivered; return whether the loop was woken."""
+        if not self._ended or self._delivering or self._loop.is_closed():
+            return False
+        self._delivering = True
+        self._loop.call_soon_threadsafe(self._deliver)
+        return True
 
     # In the event loop.
 

@@ -38,6 +38,16 @@ def cores_for(plan: Plan) -> Sequence[int]:
     return usable if plan.workers == len(usable) and plan.threads == 1 else ()
 
 
+def give_way() -> None:
+    """Let a thread that waits for the caller's core go first; nothing where there is none.
+
+    The system would leave the core to a thread that computes until its next tick, some
+    milliseconds later, though the event loop, which was just woken, has an answer to send.
+    """
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
+
+
 def stay_on(core: int) -> None:
     """Keep the calling thread on one core; nothing where it cannot."""
     try:

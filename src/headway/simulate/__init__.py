@@ -33,7 +33,7 @@ from headway.simulate.machine import (
 )
 from headway.simulate.member import MachineKind
 from headway.simulate.published import PUBLISHED, published_knots
-from headway.simulate.run import Simulated, simulate, simulate_stream
+from headway.simulate.run import Simulated, simulate, simulate_busy, simulate_stream
 from headway.simulate.scale import Fixed, Forecast, Known, Oracle, Scaler, Signals, Utilisation
 from headway.simulate.series import FleetRun, FleetWindow, percentiles_ms, series_length_s
 
@@ -84,6 +84,7 @@ __all__ = [
     "scaled",
     "series_length_s",
     "simulate",
+    "simulate_busy",
     "simulate_fleet",
     "simulate_stream",
     "sum_up",

@@ -58,6 +58,13 @@ def simulate(
         schedule: intended arrivals.
         rng: orders the scatter.
     """
+    return simulate_busy(machine, plan, schedule, rng)[0]
+
+
+def simulate_busy(
+    machine: Machine, plan: Plan, schedule: Schedule, rng: np.random.Generator
+) -> tuple[RunRecord, int]:
+    """Return what ``simulate`` does, and the worker time in ns that the queries took."""
     size = len(schedule)
     done, status = [NEVER] * size, [int(Recorded.UNANSWERED)] * size
     intended = schedule.intended_ns.tolist()
@@ -65,8 +72,9 @@ def simulate(
     def ended(query: int, outcome: Recorded, now: int) -> None:
         done[query], status[query] = now, int(outcome)
 
-    _Clock(machine, plan, rng).run([schedule], ended)
-    return RunRecord(
+    clock = _Clock(machine, plan, rng)
+    clock.run([schedule], ended)
+    record = RunRecord(
         intended_ns=schedule.intended_ns,
         sent_ns=np.array(intended, np.int64),
         done_ns=np.array(done, np.int64),
@@ -74,6 +82,7 @@ def simulate(
         sizes=schedule.sizes,
         duration_ns=schedule.duration_ns,
     )
+    return record, clock.host.busy_ns
 
 
 def simulate_stream(

@@ -163,6 +163,15 @@ def percentiles(turns: Turns, name: str) -> list[float]:
     return [p.value_ms for p in estimate_percentiles(latency, PERCENTILES)]
 
 
+def usual_percentiles(turns: Turns, name: str) -> list[float]:
+    """Return the medians over the turns of each turn's own p50, p95 and p99 in ms.
+
+    One slow moment of the host, which makes the tail of all turns together, is one of many here.
+    """
+    each = [percentiles([turn], name) for turn in turns]
+    return np.median(each, axis=0).tolist()
+
+
 def target_for(machine: Machine, times: float) -> Sla:
     """Return a p95 target of so many times what a query of 256 takes on the busy machine."""
     middle = float(np.interp(256, *np.array(machine.rested_service, float).T))

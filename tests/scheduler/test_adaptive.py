@@ -242,3 +242,16 @@ def test_without_a_queue_batches_are_made_only_where_they_save_work() -> None:
         policy = crew.scheduler.policy
         assert isinstance(policy, AdaptivePolicy)
         assert policy.budget(crew.scheduler.pools[0]) == (policy.split if saves else 0)
+
+
+def test_a_queue_is_batched_only_where_batches_save_work() -> None:
+    dear: Knots = ((1, 5 * MS), (1_001, 10 * MS))
+    straight: Knots = ((1, 10_000), (1_001, 10 * MS))
+    for curve, saves in ((dear, True), (straight, False)):
+        crew = calm(adaptive(workers=1, service=curve, refuse_late=False, target_ns=Ns(900 * MS)))
+        start = crew.now
+        for number in range(30):
+            crew.submit(100, at=start + number)
+        crew.run()
+        several = [work for work in crew.works if len({c.query for c in work.chunks}) > 1]
+        assert bool(several) == saves

@@ -27,9 +27,9 @@ class AdaptivePolicy:
       shortest predicted tail (``Choice``) for the sizes seen of late, the service times
       and the workers. What waits counts as load that comes on top, so a burst is answered at
       once and not only when the smoothed rate has risen.
-    - **Batches** of several queries hold an even share of the queue among the workers; or up to
-      the split size, where two halves of that in one batch save work. Where they do not, a batch
-      only makes each wait for the other.
+    - **Batches** of several queries hold an even share of the queue among the workers, where
+      four average queries in one batch save work; or up to the split size, where two halves of
+      that do. Where they do not, a batch only makes each wait for the others.
     - **Order** is by slack: due time less the predicted time of one chunk.
     - **Routing**: a query goes where it is predicted to be done first; an idle worker of the
       other kind takes it over if it would be done earlier there.
@@ -52,7 +52,8 @@ class AdaptivePolicy:
         self._choice: Choice | None = None
         self._most = [plan.split_size, plan.split_size]
         self._split = plan.split_size
-        self._batches = True
+        self._mean = 1
+        self._pairs = self._shares = True
         self._arrived = 0
         self._rate = 0.0
         self._look = Ns(0)
@@ -121,12 +122,12 @@ class AdaptivePolicy:
         return self._due(query) - query.step_ns
 
     def budget(self, pool: Pool) -> int:
-        """Return an even share of the queue, or the split size if batches of it save work."""
+        """Return an even share of the queue or the split size, if batches of it save work."""
         most = self._most[pool.number]
         if pool.number:
             return most
-        share = pool.waiting_candidates // pool.workers
-        return min(most, max(share, self._split if self._batches else 0))
+        share = pool.waiting_candidates // pool.workers if self._shares else 0
+        return min(most, max(share, self._split if self._pairs else 0))
 
     def source(self, pool: Pool, pools: Sequence[Pool], now: Ns) -> Pool | None:
         """Return the other pool if its first query would be done earlier here.
@@ -218,11 +219,12 @@ class AdaptivePolicy:
             self._split = split.size
             work_ns = split.ns_per_candidate * cores.times.scale
             self._enough = cores.workers * self._target / _LOOKS / work_ns / share
-            halves = 2 * cores.times.of(-(-self._split // 2))
-            self._batches = cores.times.of(self._split, towers=2) <= (1 - _SAVES) * halves
+            self._pairs = _saves(cores.times, -(-self._split // 2), 2)
+            self._shares = _saves(cores.times, min(self._mean, self._split), 4)
 
     def _describe(self, pools: Sequence[Pool]) -> None:
         """See anew what each split size would mean."""
+        self._mean = max(1, sum(self._sizes) // len(self._sizes))
         most = min(self._plan.split_size, _MOST)
         for pool in pools:
             if pool.times.known:
@@ -239,3 +241,9 @@ class AdaptivePolicy:
             return 1.0
         rates = [p.workers * m / p.times.of(m) for p, m in zip(pools, self._most, strict=False)]
         return rates[0] / sum(rates)
+
+
+def _saves(times: ServiceTimes, candidates: int, pieces: int) -> bool:
+    """Return whether so many equal pieces of different queries take much less in one batch."""
+    batch = times.of(pieces * candidates, towers=pieces)
+    return batch <= (1 - _SAVES) * pieces * times.of(candidates)

@@ -48,6 +48,22 @@ def test_small_queries_waiting_together_are_scored_together(
     assert held.batches == [1, 9]
 
 
+def test_a_worker_with_more_to_do_lets_the_event_loop_send_its_answer_first(
+    serve: Serve, held: Probe, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave_way: list[str] = []
+    name = "headway.server.executor.give_way"
+    monkeypatch.setattr(name, lambda: gave_way.append(threading.current_thread().name))
+    client, _ = serve(linear_model(plan=Plan(workers=1), probe=held))
+    first = pool.submit(client.post, INFER, infer_body(1))
+    assert held.entered.acquire(timeout=20)
+    second = pool.submit(client.post, INFER, infer_body(2))
+    wait_until(client, WAITING, 1)
+    held.gate.set()
+    assert [f.result().status for f in (first, second)] == [200, 200]
+    assert gave_way[:1] == ["linear-0"], "after the first answer, a query waiting"
+
+
 def test_a_poisoned_query_fails_alone_in_its_batch(
     serve: Serve, held: Probe, pool: ThreadPoolExecutor
 ) -> None:

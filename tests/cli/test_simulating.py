@@ -107,7 +107,7 @@ def test_a_lighter_bundle_and_rested_cores_take_their_share_of_the_time(tmp_path
 def test_runs_and_the_report_count_what_the_lighter_bundle_answered(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    crowd = written(tmp_path, rate=3000, plan={"lighter": 0.3})
+    crowd = written(tmp_path, rate=4000, plan={"lighter": 0.3})
     assert run(crowd, "--json", "--seeds", 2) == 3
     told = json.loads(capsys.readouterr().out)
     assert told["totals"]["lightened"] == sum(r["lightened"] for r in told["runs"]) > 0

@@ -52,6 +52,7 @@ TIMES = 6.0
 SPLIT = 1024
 SEED = 500
 MEDIAN_TARGET, WORST_TARGET = 0.10, 0.25
+OF = {"": "the middle turn", "_together": "all turns together"}
 
 
 def highest_rate(bench: Bench, machine: Machine, sla: Sla, args: argparse.Namespace) -> float:
@@ -107,7 +108,7 @@ def line_of(row: Row) -> str:
     return " | ".join([*head, *cells, busy])
 
 
-def errors_of(rows: list[Row], of: str = "") -> np.ndarray:
+def errors_of(rows: list[Row], of: str) -> np.ndarray:
     """Return |simulated / measured - 1| of all percentiles that both have."""
     columns = [zip(row["measured" + of], row["simulated" + of], strict=True) for row in rows]
     pairs = [pair for column in columns for pair in column]
@@ -117,23 +118,21 @@ def errors_of(rows: list[Row], of: str = "") -> np.ndarray:
 
 def show_errors(rows: list[Row]) -> None:
     """Print how far the simulator is off, in the middle and at worst."""
-    errors = errors_of(rows)
-    if not len(errors):
-        return
-    parts = [
-        f"{title} error {value:.1%} (target {target:.0%}: {'met' if value <= target else 'MISSED'})"
-        for title, value, target in (
-            ("median", float(np.median(errors)), MEDIAN_TARGET),
-            ("worst", float(errors.max()), WORST_TARGET),
-        )
-    ]
-    within = int((errors <= WORST_TARGET).sum())
-    print(f"\nsimulator against machine over {len(errors)} percentiles: " + ", ".join(parts)
-          + f", {within} within {WORST_TARGET:.0%}")  # fmt: skip
-    together = errors_of(rows, "_together")
-    within = int((together <= WORST_TARGET).sum())
-    print(f"percentiles of all turns together instead: median error {np.median(together):.1%}, "
-          f"worst {together.max():.1%}, {within} of {len(together)} within {WORST_TARGET:.0%}")  # fmt: skip
+    print()
+    for of, title in OF.items():
+        errors = errors_of(rows, of)
+        if not len(errors):
+            continue
+        parts = [
+            f"{word} error {value:.1%} (target {target:.0%}: {'met' if value <= target else 'MISSED'})"
+            for word, value, target in (
+                ("median", float(np.median(errors)), MEDIAN_TARGET),
+                ("worst", float(errors.max()), WORST_TARGET),
+            )
+        ]
+        within = int((errors <= WORST_TARGET).sum())
+        print(f"simulator against machine, {len(errors)} percentiles of {title}: " + ", ".join(parts)
+              + f", {within} within {WORST_TARGET:.0%}")  # fmt: skip
 
 
 def main() -> None:

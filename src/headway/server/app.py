@@ -1,12 +1,10 @@
-"""The ASGI application: routes, bodies, errors; one pass from request to reply."""
+"""The ASGI application: routes and handlers; one pass from request to reply."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from math import ceil
 from typing import Any
 
 import msgspec
@@ -18,27 +16,22 @@ from headway.core import (
     NotFoundError,
     NotImplementedByUsError,
     NotReadyError,
-    OverloadedError,
-    QueryError,
-    TooLargeError,
-    UnsupportedMediaError,
 )
 from headway.server import describe
 from headway.server.budget import Budget
 from headway.server.endpoint import ClientGoneError, Endpoint, Receive, Reply, stopped
+from headway.server.incoming import Incoming, shown
 from headway.server.manage import check_local
 from headway.server.metrics import render
 from headway.server.patience import Patience
+from headway.server.replies import Send, error_reply
 from headway.server.settings import ServedModel, ServerSettings
 from headway.server.tensors import JSON
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Handler = Callable[["Incoming"], Awaitable[Reply]]
+Handler = Callable[[Incoming], Awaitable[Reply]]
 
 _log = logging.getLogger("headway.server")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-CLOSE = (b"connection", b"close")
-_LONGEST_ERROR = 500
 _NOT_OFFERED = (
     "/v2/repository/models/",
     "/v2/systemsharedmemory",
@@ -46,123 +39,6 @@ _NOT_OFFERED = (
     "/v2/trace",
     "/v2/logging",
 )
-
-
-class BodyTimeoutError(HeadwayError):
-    """The client took too long to send its request."""
-
-    status = 408
-
-
-class Incoming:
-    """A request whose headers are known and whose body may still be on its way.
-
-    Attributes:
-        scope: what ASGI says of the request.
-        receive: gives the next ASGI event.
-        header_length: the header Inference-Header-Content-Length, or None.
-        declared: the header Content-Length, or None.
-    """
-
-    __slots__ = (
-        "_budget",
-        "_patience",
-        "_settings",
-        "_taken",
-        "_too_slow",
-        "declared",
-        "header_length",
-        "receive",
-        "scope",
-    )
-
-    def __init__(
-        self,
-        scope: dict[str, Any],
-        receive: Receive,
-        settings: ServerSettings,
-        patience: Patience,
-        budget: Budget,
-    ) -> None:
-        self.scope = scope
-        self.receive = receive
-        self._budget = budget
-        self._taken = 0
-        self.header_length: int | None = None
-        self.declared: int | None = None
-        self._settings = settings
-        self._patience = patience
-        self._too_slow = False
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                self.declared = _number(name, value)
-            elif name == b"inference-header-content-length":
-                self.header_length = _number(name, value)
-            elif name == b"content-encoding" and value.strip().lower() != b"identity":
-                raise UnsupportedMediaError(
-                    f"content-encoding {_shown(value)} is not read here; send the body plain"
-                )
-
-    async def body(self) -> bytes:
-        """Return the whole body; what it takes of the budget is given back by ``release``.
-
-        Raises:
-            OverloadedError: if too many bytes are in flight.
-            TooLargeError: before it is read if its length is declared, else on the way.
-            BodyTimeoutError: if it does not come in time.
-            ClientGoneError: if the client closes the connection instead.
-        """
-        limit = self._settings.max_body_bytes
-        if self.header_length is None:
-            limit = min(limit, self._settings.max_json_bytes)
-        elif self.header_length > self._settings.max_json_bytes:
-            raise TooLargeError(
-                f"the JSON is over the limit of {self._settings.max_json_bytes} bytes"
-            )
-        if self.declared is not None and self.declared > limit:
-            raise _too_large(limit)
-        task = asyncio.current_task()
-        self._patience.enter(self, partial(self._give_up, task))
-        try:
-            return await self._read(limit)
-        except asyncio.CancelledError:
-            if task is None or not self._too_slow:
-                raise
-            task.uncancel()
-            raise BodyTimeoutError(
-                f"the body did not come within {self._settings.body_timeout_s:g} s"
-            ) from None
-        finally:
-            self._patience.leave(self)
-
-    def release(self) -> None:
-        """Give back to the budget."""
-        self._budget.give(self._taken)
-        self._taken = 0
-
-    def _give_up(self, task: asyncio.Task[Any] | None) -> None:
-        self._too_slow = True
-        if task is not None:
-            task.cancel()
-
-    async def _read(self, limit: int) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            event = await self.receive()
-            if event["type"] == "http.disconnect":
-                raise ClientGoneError("the client closed the connection")
-            part = event["body"]
-            self._budget.take(len(part))
-            self._taken += len(part)
-            if not event["more_body"] and not parts:
-                return part if len(part) <= limit else _refuse(limit)
-            size += len(part)
-            if size > limit:
-                _refuse(limit)
-            parts.append(part)
-            if not event["more_body"]:
-                return b"".join(parts)
 
 
 class App:
@@ -221,7 +97,7 @@ class App:
         except HeadwayError as error:
             status, (headers, body) = error.status, error_reply(error)
         except Exception:  # noqa: BLE001 - one bad request must not end in silence
-            _log.exception("%s %s failed", scope["method"], _shown(scope["raw_path"]))
+            _log.exception("%s %s failed", scope["method"], shown(scope["raw_path"]))
             status, (headers, body) = 500, error_reply(HeadwayError("internal error"))
         finally:
             if request is not None:
@@ -348,46 +224,3 @@ def _fixed(content: object) -> Handler:
 
 def _json(content: object) -> Reply:
     return [JSON], msgspec.json.encode(content)
-
-
-def error_reply(error: HeadwayError) -> Reply:
-    """Return headers and body of the reply that tells of an error."""
-    headers = [JSON]
-    if isinstance(error, OverloadedError):
-        headers.append((b"retry-after", b"%d" % max(1, ceil(error.retry_after_s))))
-    elif isinstance(error, NotReadyError):
-        headers.append((b"retry-after", b"1"))
-    elif isinstance(error, TooLargeError | BodyTimeoutError):
-        headers.append(CLOSE)
-    text = str(error)
-    if len(text) > _LONGEST_ERROR:
-        text = text[:_LONGEST_ERROR] + "..."
-    return headers, msgspec.json.encode({"error": text})
-
-
-async def too_many(_scope: dict[str, Any], _receive: Receive, send: Send) -> None:
-    """Answer in place of the application that there are too many connections."""
-    headers, body = error_reply(OverloadedError("too many connections; try again later", 1.0))
-    headers += [CLOSE, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _number(name: bytes, value: bytes) -> int:
-    if not value.isdigit() or len(value) > 18:
-        raise QueryError(f"header {name.decode()} must be a whole number, not {_shown(value)}")
-    return int(value)
-
-
-def _shown(value: bytes) -> str:
-    return ascii(value[:64].decode("latin-1"))
-
-
-def _too_large(limit: int) -> TooLargeError:
-    return TooLargeError(
-        f"the body is over the limit of {limit} bytes; as bytes, tensors may be larger than as JSON"
-    )
-
-
-def _refuse(limit: int) -> bytes:
-    raise _too_large(limit)

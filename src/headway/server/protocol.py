@@ -9,11 +9,11 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from headway.core import HeadwayError, QueryError
-from headway.server.app import CLOSE, error_reply, too_many
 from headway.server.batch import Ticket
 from headway.server.budget import Budget
 from headway.server.endpoint import SLOW_JSON_BYTES, Endpoint, Reply, stopped
 from headway.server.head import Head, HeadTooLargeError
+from headway.server.replies import CLOSE, error_reply, too_many
 from headway.server.settings import ServerSettings
 from headway.server.tensors import Headers
 

@@ -8,7 +8,7 @@ from headway.simulate.capacity import (
     machine_lbt,
     machines_for,
 )
-from headway.simulate.crew import Failures, Outage, Stragglers
+from headway.simulate.faults import Failures, Outage, Stragglers
 from headway.simulate.fleet import Autoscale, BalancerName, FleetSpec, simulate_fleet
 from headway.simulate.host import Host
 from headway.simulate.job import (

@@ -11,7 +11,8 @@ import numpy as np
 from msgspec import Meta
 
 from headway.core import Sla, UsageError, from_seconds, to_seconds
-from headway.simulate.crew import Crew, Failures, Faults, Stragglers
+from headway.simulate.crew import Crew
+from headway.simulate.faults import Failures, Faults, Stragglers
 from headway.simulate.member import MachineKind
 from headway.simulate.scale import Known, Policy, Scaler, Signals
 from headway.simulate.series import FleetRun, Series, percentiles_ms

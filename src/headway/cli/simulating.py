@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,6 +97,7 @@ def simulate_command(
 def _fly(
     simulation: Simulation, title: str, seeds: int, page: Path | None, terminal: Terminal
 ) -> int:
+    from headway.engine import usable_cores
     from headway.simulate import FleetJob, run_seeds, sum_up
 
     if page is not None:  # found out now rather than after the simulation
@@ -121,7 +121,7 @@ def _fly(
     machines = sum(kind.count for kind in spec.kinds)
     text = f"simulating {machines:,} machines, about {expected:,} queries"
     with terminal.step(text, expected) as step:
-        runs = run_seeds(job, numbers, _cores(), lambda done: step.at(done, expected))
+        runs = run_seeds(job, numbers, usable_cores(), lambda done: step.at(done, expected))
     totals = sum_up(runs, spec.sla)
     _show(totals, runs, numbers, spec.sla, terminal)
     if page is not None:
@@ -142,10 +142,6 @@ def _fly(
 
 def _plain(run: FleetRun) -> dict[str, Any]:
     return {**msgspec.structs.asdict(run), "latency": msgspec.Raw(run.latency.to_json())}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _throughputs(simulation: Simulation, terminal: Terminal) -> dict[str, float]:

@@ -193,6 +193,14 @@ def test_a_plan_too_slow_for_one_query_costs_no_simulation() -> None:
     assert "alone misses the SLA" in figures.note
 
 
+@pytest.mark.parametrize("percentile", ["p99", "p99.9"])
+def test_a_far_percentile_is_judged_by_runs_long_enough(percentile: str) -> None:
+    evaluate = simulator(wanted=demand(f"{percentile}=100ms"))
+    fine = msgspec.structs.replace(START, split_size=2)
+    assert evaluate(START).lbt_qps > 0
+    assert evaluate(fine).lbt_qps > 0
+
+
 def test_every_search_has_the_baseline_and_the_published_climb_beside_it() -> None:
     trials = Trials(simulator(wanted=demand(workload="16")), ManualClock())
     for search in ("climb", "grid", "adaptive"):

@@ -68,7 +68,7 @@ def test_curve_holds_the_same_times(knots: Knots, most: int) -> None:
 
 
 @pytest.mark.parametrize("candidates", [10, 60, 500, 20_000])
-@pytest.mark.parametrize("factor", [0.5, 3.0])
+@pytest.mark.parametrize("factor", [0.25, 3.0, 100.0])
 def test_scale_follows_a_machine_of_another_speed(candidates: int, factor: float) -> None:
     times, promised = ServiceTimes(KNOTS), ServiceTimes(KNOTS).of(candidates)
     for _ in range(500):

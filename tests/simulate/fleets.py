@@ -36,6 +36,7 @@ def fly(
     seed: int = 0,
     window_s: float = 0.5,
     sizes: int = 0,
+    block: int = 10_000,
     **fleet: Any,
 ) -> FleetRun:
     """Run a fleet; of four small machines where nothing else is said."""
@@ -46,6 +47,7 @@ def fly(
         fixed_sizes(sizes) if sizes else production_sizes,
         np.random.default_rng(seed),
         arrivals or Poisson(),
+        block,
     )
     return simulate_fleet(spec, blocks, window_s, np.random.default_rng(seed + 1), known)
 

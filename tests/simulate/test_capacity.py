@@ -6,10 +6,12 @@ import pytest
 from msgspec.structs import replace
 from tests.simulate.fleets import SERVICE, SLA, fly, kind
 
-from headway.core import Ns, Sla, UsageError
+from headway.core import Ns, Plan, Sla, UsageError
 from headway.simulate import (
     FleetJob,
     FleetSpec,
+    Machine,
+    MachineKind,
     Sizing,
     SizingSettings,
     highest_qps,
@@ -66,6 +68,33 @@ def test_an_sla_below_the_service_time_is_not_confirmed() -> None:
     found = machines_for(1000, kind(), replace(FEW, sla=Sla(95.0, Ns(100_000))))
     assert not found.confirmed
     assert found.alone == 0
+
+
+def test_few_machines_are_counted_one_by_one_however_low_the_bound() -> None:
+    # A core that does 1,000 candidates in the time of one could bear them all, if it batched.
+    service = ((1, 1_000_000), (1000, 1_010_000))
+    one = MachineKind(
+        name="flat",
+        machine=Machine(cores=1, service=service),
+        plan=Plan(workers=1, service=service),
+        count=1,
+    )
+    settings = replace(
+        FEW, sla=Sla(95.0, Ns(10_000_000)), workload=Workload.parse("4"), queries=4000, sample=8
+    )
+    found = machines_for(10_000, one, settings)
+    assert found.bound == 1
+    assert found.confirmed
+    assert 10 < found.machines <= found.alone <= 13, "9.97 of them would always be busy"
+    assert found.sample == 8
+    alone = machines_for(500, one, settings)
+    assert (alone.machines, alone.sample) == (1, 1)
+
+
+@pytest.mark.parametrize("percentile", [99.0, 99.9])
+def test_a_far_percentile_gets_runs_long_enough_to_judge_it(percentile: float) -> None:
+    settings = replace(FEW, sla=Sla(percentile, Ns(100_000_000)))
+    assert machine_lbt(kind(), settings).lbt_qps > 0.5 * highest_qps(kind(), Workload())
 
 
 def test_several_seeds_are_several_runs_and_one_histogram() -> None:

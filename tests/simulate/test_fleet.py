@@ -10,13 +10,14 @@ import pytest
 from msgspec.structs import replace
 from tests.simulate.fleets import SLA, fly, kind, p99
 
-from headway.core import UsageError
+from headway.core import Plan, UsageError
 from headway.simulate import (
     BALANCERS,
     Autoscale,
     Failures,
     Fixed,
     FleetSpec,
+    MachineKind,
     Oracle,
     Outage,
     Stragglers,
@@ -39,6 +40,25 @@ def test_predictions_beat_queues_where_machines_are_unlike() -> None:
     unlike = (kind("fast", 2, cores=4), kind("slow", 4, cores=1, slower=4))
     queues = fly(3000, 2, balancer="shortest-queue", kinds=unlike)
     assert p99(fly(3000, 2, balancer="least-expected-finish", kinds=unlike)) < 0.9 * p99(queues)
+
+
+@pytest.mark.parametrize("offload", [0, 800])
+def test_predictions_leave_out_accelerators_that_the_plan_does_not_use(offload: int) -> None:
+    cores = kind("cores", 4)
+    plan = Plan(workers=2, split_size=500, service=cores.plan.service)
+    fast = replace(cores.machine, accelerators=1, accelerator_service=((1, 1_000), (1000, 10_000)))
+    both = replace(
+        plan,
+        accelerators=1,
+        accelerator_service=fast.accelerator_service,
+        offload_candidates=offload,
+    )
+    kinds = (replace(cores, plan=plan), MachineKind(name="more", machine=fast, plan=both, count=4))
+    chance, predicted = (
+        p99(fly(2500, 2, balancer=name, kinds=kinds))
+        for name in ("random", "least-expected-finish")
+    )
+    assert predicted < 0.9 * chance
 
 
 def test_predictions_learn_which_machines_are_stragglers() -> None:
@@ -126,16 +146,23 @@ def test_cost_and_energy_follow_from_machine_time() -> None:
     assert run.joules == pytest.approx(4 * 2 * (100 + 200 * run.utilisation), rel=1e-3)
 
 
-def test_memory_of_a_fleet_does_not_grow_with_the_queries() -> None:
+def test_memory_of_a_fleet_does_not_grow_with_the_queries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What is drawn at a time is far more than there are queries here.
+    monkeypatch.setattr("headway.workload.arrivals.CHUNK", 256)
+
     def peak(seconds: float) -> int:
         tracemalloc.start()
-        fly(1000, seconds, window_s=seconds / 5, sizes=50, kinds=(kind(count=2),))
+        box = kind(count=2)
+        fly(1000, seconds, window_s=seconds / 5, sizes=50, kinds=(box,), block=256)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
 
     peak(0.2)
-    assert peak(4) < peak(0.5) + 1_000_000
+    # A hundred bytes for each of 3,500 queries more would be three times this.
+    assert peak(4) < peak(0.5) + 100_000
 
 
 def test_a_fleet_that_cannot_be_is_refused() -> None:

@@ -37,9 +37,11 @@ def follow(policy: Policy, rates: list[float], machines: int = 10) -> list[int]:
     wanted = []
     for look, rate in enumerate(rates):
         busy = min(1.0, rate / (machines * 125))
-        signals = Signals(rate_qps=rate, utilisation=busy, machines=machines, waiting=0)
-        machines = max(1, scaler.wanted(signals, look * SECOND))
-        wanted.append(machines)
+        signals = Signals(
+            rate_qps=rate, utilisation=busy, machines=machines, ready=machines, waiting=0
+        )
+        wanted.append(scaler.wanted(signals, look * SECOND))
+        machines = max(1, wanted[-1])
     return wanted
 
 
@@ -53,6 +55,21 @@ def test_the_threshold_reckons_as_the_pod_autoscaler_does() -> None:
     assert follow(policy, [900]) == [12], "ceil(10 * 0.72 / 0.6)"
     assert follow(policy, [800, 700]) == [10, 10], "within the tolerance nothing changes"
     assert follow(policy, [1500, *[300] * 8]) == [17, 17, 17, 17, 4, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("ready", "busy", "wanted"),
+    [
+        (10, 1.0, 17),  # no more than what was ordered: 10 of 17 busy are under the target
+        (14, 1.0, 24),  # ceil(14 / 0.6)
+        (16, 0.7, 17),  # 16 * 0.7 of 17 is within the tolerance
+        (10, 0.3, 17),  # fewer, but not before the stabilisation is over
+    ],
+)
+def test_machines_on_their_way_are_not_ordered_again(ready: int, busy: float, wanted: int) -> None:
+    scaler = Utilisation(target=0.6, tolerance=0.1, stabilise_s=3).scaler(KNOWN)
+    signals = Signals(rate_qps=1.0, utilisation=busy, machines=17, ready=ready, waiting=0)
+    assert scaler.wanted(signals, 0) == wanted
 
 
 def test_a_forecast_follows_the_rate_over_what_a_machine_bears() -> None:
@@ -102,7 +119,7 @@ def test_surprises_are_forgotten_after_the_memory() -> None:
 @given(st.lists(st.floats(0, 1e4), min_size=2, max_size=40))
 def test_no_policy_wants_fewer_than_none_whatever_comes(rates: list[float]) -> None:
     for policy in (Utilisation(), Forecast(), Forecast(method="ewma"), Forecast(hold_s=0)):
-        assert min(follow(policy, rates)) >= 1
+        assert min(follow(policy, rates)) >= 0
         assert max(follow(policy, rates)) < 10_000_000
 
 

@@ -188,7 +188,7 @@ def _size(simulation: Simulation, rate_qps: float, terminal: Terminal) -> int:
     with terminal.step(f"machines for {number(rate_qps)} queries/s") as step:
         found.extend(machines_for(rate_qps, kind, settings, step.note) for kind in spec.kinds)
     met = any(sizing.confirmed for sizing in found)
-    figures = ("no fewer than", "each alone", "machines", "one alone bears, queries/s",
+    figures = ("no fewer than", "each alone", "machines", "simulated of them", "one alone bears, queries/s",
                f"p{spec.sla.percentile:g}", "p99", "busy", "cost per hour", "kW",
                "confirmed by a run of its own")  # fmt: skip
     terminal.table(
@@ -197,8 +197,8 @@ def _size(simulation: Simulation, rate_qps: float, terminal: Terminal) -> int:
         [list(row) for row in zip(figures, *map(_sizing_column, found), strict=True)],
     )
     terminal.result(
-        f"found with {settings.sample} machines behind the balancer {spec.balancer}, Poisson arrivals "
-        "at this rate"
+        f"found with at most {settings.sample} machines that stand for all, behind the balancer "
+        f"{spec.balancer}, Poisson arrivals at this rate"
     )
     left_out = [n for n in ("failures", "stragglers", "autoscale") if getattr(spec, n) is not None]
     if left_out:
@@ -212,6 +212,7 @@ def _sizing_column(s: Sizing) -> Row:
         f"{s.bound:,}",
         f"{s.alone:,}" if s.alone else "none",
         f"{s.machines:,}" if s.confirmed else "none",
+        f"{s.sample:,}",
         number(s.lbt_qps),
         milliseconds(s.tail_ms),
         milliseconds(s.p99_ms),

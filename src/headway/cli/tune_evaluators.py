@@ -15,7 +15,14 @@ from headway.cli.tune_report import Figures
 from headway.core import Clock, Plan, Sla, shortest_ns, to_seconds
 from headway.engine import LoadedModel, Profile, ProfileSettings, profile, usable_cores
 from headway.loadgen import Bench, BenchSettings
-from headway.measure import LbtPoint, LbtResult, LbtSettings, RunRecord, find_lbt
+from headway.measure import (
+    LbtPoint,
+    LbtResult,
+    LbtSettings,
+    RunRecord,
+    find_lbt,
+    queries_to_plan,
+)
 from headway.scheduler import ServiceTimes
 from headway.simulate import Machine, busy_qps, knots_of, simulate
 from headway.tune import Score
@@ -127,11 +134,13 @@ class OnSimulator:
             machine: as measured.
             demand: what arrives.
             clock: real time, for the cost of an evaluation.
-            queries: in one run; fewer where they are cut into very many chunks.
+            queries: in one run; fewer where they are cut into very many chunks, but always as
+                many as the SLA's percentile needs.
         """
         self.figures: dict[Plan, Figures] = {}
         self._machine, self._demand = machine, demand
         self._clock, self._queries = clock, queries
+        self._fewest = max(_FEWEST, queries_to_plan(demand.sla.percentile))
 
     def __call__(self, plan: Plan) -> Score:
         """Find the plan's throughput, and its tail at half of it."""
@@ -181,7 +190,7 @@ class OnSimulator:
     def _run(self, plan: Plan, rate: float, seed: int) -> RunRecord:
         demand = self._demand
         rng = np.random.default_rng([demand.seed, 13, seed + 1])
-        queries = max(_FEWEST, int(self._queries / (1 + self._chunks(plan) / _MANY_CHUNKS)))
+        queries = max(self._fewest, int(self._queries / (1 + self._chunks(plan) / _MANY_CHUNKS)))
         seconds = queries / rate
         workload = demand.workload
         schedule = draw_schedule(rate, seconds, workload.draw_sizes, rng, workload.arrivals)

@@ -25,13 +25,12 @@ from headway.measure import (
     Outcome,
     RunRecord,
     find_lbt,
-    queries_needed,
+    queries_to_plan,
 )
 from headway.workload import Workload, draw_queries, draw_schedule
 
 Positive = Annotated[float, Meta(gt=0)]
 _CALM_LIMIT_S = 30.0
-_MARGIN = 1.3
 _FEWEST_QUERIES = 20
 
 
@@ -119,7 +118,7 @@ class Bench:
             sla: its percentile decides how many queries there must be.
         """
         settings = self._settings
-        wanted = queries_needed(sla.percentile) * _MARGIN if sla else _FEWEST_QUERIES
+        wanted = queries_to_plan(sla.percentile) if sla else _FEWEST_QUERIES
         needed = wanted / rate_qps
         seconds = min(max(settings.seconds, needed), max(settings.seconds, settings.max_seconds))
         rng = np.random.default_rng([settings.seed, 2, seed])
@@ -177,7 +176,7 @@ class Bench:
     def within_reach(self, settings: LbtSettings) -> LbtSettings:
         """Return the search without rates so low that the longest run would prove nothing."""
         seconds = max(self._settings.seconds, self._settings.max_seconds)
-        lowest = queries_needed(settings.sla.percentile) * _MARGIN / seconds
+        lowest = queries_to_plan(settings.sla.percentile) / seconds
         return msgspec.structs.replace(settings, lowest_qps=max(settings.lowest_qps, lowest))
 
     def _target(self) -> HttpTarget:

@@ -36,7 +36,7 @@ from headway.measure.latency import (
     summarize_latency,
 )
 from headway.measure.lbt import Evaluate, LbtPoint, LbtResult, LbtSettings, find_lbt
-from headway.measure.order import order_ranks, queries_needed
+from headway.measure.order import order_ranks, queries_needed, queries_to_plan
 from headway.measure.profile import LatencyProfile, profile_of
 from headway.measure.quality import (
     auc,
@@ -103,6 +103,7 @@ __all__ = [
     "probabilities",
     "profile_of",
     "queries_needed",
+    "queries_to_plan",
     "rank_queries",
     "run_windows",
     "summarize_latency",

@@ -7,6 +7,8 @@ from math import ceil, floor, log, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+_MARGIN = 1.3
+
 
 def order_ranks(count: int, quantile: float, confidence: float = 0.95) -> tuple[int, int]:
     """Return the 1-based ranks that enclose a quantile with at least the given confidence.
@@ -34,6 +36,14 @@ def queries_needed(percentile: float, confidence: float = 0.95) -> int:
     With fewer, even the largest value may lie below the percentile too often to be a bound.
     """
     return ceil(log((1 - confidence) / 2) / log(percentile / 100))
+
+
+def queries_to_plan(percentile: float) -> int:
+    """Return how many queries a run should be planned with, so that a percentile can be judged.
+
+    Arrivals are counted by chance, and a run cut short by a few says nothing.
+    """
+    return ceil(_MARGIN * queries_needed(percentile))
 
 
 def binomial_cdf(count: int, p: float) -> tuple[int, NDArray[np.float64]]:

@@ -75,6 +75,10 @@ class AdaptivePolicy:
         """Return the wait that the queue and what is worked on make."""
         return pool.wait_ns(now) if pool.times.known else None
 
+    def may_take(self, pool: Pool, size: int) -> bool:  # noqa: ARG002
+        """Return True: what is predicted to be done first may be either."""
+        return True
+
     def enter(self, query: Open, pools: Sequence[Pool], now: Ns) -> Ns | None:
         """Count it, choose where it is predicted to be done first, and foresee whether in time."""
         self._count(query.size)

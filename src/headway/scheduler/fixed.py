@@ -40,10 +40,13 @@ class FixedPolicy:
         """Return the time for what waits, at the best rate seen of late."""
         return self.time_for(pool.waiting_candidates, pool)
 
+    def may_take(self, pool: Pool, size: int) -> bool:
+        """Return whether it is the one pool that the size decides for."""
+        return pool.number == self._pool_for(size)
+
     def enter(self, query: Open, pools: Sequence[Pool], now: Ns) -> Ns | None:
         """Choose by size alone."""
-        offload = self._plan.offload_candidates
-        pool = pools[1] if 0 < offload <= query.size else pools[0]
+        pool = pools[self._pool_for(query.size)]
         self.place(query, pool)
         if not pool.waiting_queries:
             return None
@@ -83,3 +86,6 @@ class FixedPolicy:
     def time_for(self, candidates: int, pool: Pool) -> Ns | None:
         """Return the time at the best rate seen of late."""
         return self._rates[pool.number].time_for(candidates, pool.workers)
+
+    def _pool_for(self, size: int) -> int:
+        return int(0 < self._plan.offload_candidates <= size)

@@ -32,6 +32,10 @@ class Policy(Protocol):
         """Return in how many nanoseconds a new query would be begun, or None if unknown."""
         ...
 
+    def may_take(self, pool: Pool, size: int) -> bool:
+        """Return whether a new query of so many candidates may be worked on by the pool."""
+        ...
+
     def enter(self, query: Open, pools: Sequence[Pool], now: Ns) -> Ns | None:
         """Set the query's pool, step, predicted step time and bundle; it has candidates.
 

@@ -13,6 +13,8 @@ _FORGET = 1 / 64
 _LEARN_AFTER = 16
 _MOST_ROWS = 4096
 _NEWS = 0.03
+_MOST_NEWS = 4.0
+_MOST_SCALE = 1e3
 _Points = tuple[tuple[int, float], ...]
 
 
@@ -74,8 +76,10 @@ class ServiceTimes:
                 # It may have waited for its query's tower, which another worker ran.
                 return False
             predicted = self.of(candidates, towers) / self._scale
-            ratio = min(4.0, max(0.25, busy / predicted))
-            self._scale += (ratio - self._scale) * _FORGET
+            # One piece of work tells little, so it is believed up to a factor beside the others.
+            ratio = min(_MOST_NEWS * self._scale, max(self._scale / _MOST_NEWS, busy / predicted))
+            scale = self._scale + (ratio - self._scale) * _FORGET
+            self._scale = min(_MOST_SCALE, max(1 / _MOST_SCALE, scale))
             return False
         self._fit.add(candidates, busy)
         if self._fit.count % _LEARN_AFTER:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import ceil
+from math import ceil, sqrt
 from typing import Annotated
 
 import msgspec
@@ -11,7 +11,14 @@ import numpy as np
 from msgspec import Meta
 
 from headway.core import Sla
-from headway.measure import LbtPoint, LbtResult, LbtSettings, RunRecord, find_lbt
+from headway.measure import (
+    LbtPoint,
+    LbtResult,
+    LbtSettings,
+    RunRecord,
+    find_lbt,
+    queries_to_plan,
+)
 from headway.simulate.fleet import BalancerName, FleetSpec
 from headway.simulate.job import FleetJob, run_job
 from headway.simulate.machine import capacity_qps
@@ -20,7 +27,6 @@ from headway.simulate.run import simulate
 from headway.workload import Poisson, Workload, draw_schedule
 
 _DRAWN = 20_000
-_STEPS = 6
 _MOST_TRIES = 6
 _STEP_UP = 1.02
 Positive = Annotated[int, Meta(ge=1)]
@@ -33,9 +39,9 @@ class SizingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         sla: what must hold.
         workload: sizes of queries; arrivals are Poisson, for a rate that lasts.
         balancer: in front of the machines.
-        sample: machines that stand for all of them; a handful tracks the tail of a fleet
-            (Gupta et al., "DeepRecSys", ISCA 2020).
-        queries: of one run.
+        sample: machines at most that stand for all of them; a handful tracks the tail of a
+            fleet (Gupta et al., "DeepRecSys", ISCA 2020).
+        queries: of one run, or more where the SLA's percentile needs them.
         most_lost: share of the queries that may be refused or late; an SLA of p95 alone would
             let a machine that is always full turn 5 % away.
         headroom: share of a machine's capacity that is kept free in any case: close to
@@ -52,6 +58,11 @@ class SizingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     headroom: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     seed: int = 0
 
+    @property
+    def run_queries(self) -> int:
+        """Queries of one run: with fewer no run could show that the percentile holds."""
+        return max(self.queries, queries_to_plan(self.sla.percentile))
+
 
 class Sizing(msgspec.Struct, frozen=True, kw_only=True):
     """Machines of one kind for a load; all figures but ``rate_qps`` are simulated.
@@ -63,6 +74,7 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
         alone: each with its own share of the queries, at its latency-bounded throughput.
         machines: behind the balancer, confirmed by a run that did not choose them.
         confirmed: they were; else no number was found that holds the SLA.
+        sample: machines that were simulated, each with as many queries as one of all of them.
         lbt_qps: of one machine alone.
         tail_ms: the SLA's percentile in the confirming run.
         p99_ms: of that run.
@@ -77,6 +89,7 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
     alone: int
     machines: int
     confirmed: bool
+    sample: int
     lbt_qps: float
     tail_ms: float
     p99_ms: float
@@ -107,7 +120,7 @@ def machine_lbt(
 
     def evaluate(rate_qps: float, seed: int) -> RunRecord:
         schedule = draw_schedule(
-            rate_qps, settings.queries / rate_qps, sizes, np.random.default_rng([seed, 0])
+            rate_qps, settings.run_queries / rate_qps, sizes, np.random.default_rng([seed, 0])
         )
         return simulate(kind.machine, kind.plan, schedule, np.random.default_rng([seed, 1]))
 
@@ -131,9 +144,9 @@ def machines_for(
 ) -> Sizing:
     """Return how many machines of a kind a rate needs, found with a sample of them.
 
-    The load of one machine is searched from half of its latency-bounded throughput alone up to
-    its capacity less the headroom, by bisection on a sample behind the balancer, and confirmed with another seed,
-    stepping down by 2 % where that fails.
+    Numbers are tried from what leaves each machine its headroom up to twice what machines on
+    their own need, by bisection to 2 %, on a sample behind the balancer (on all of them where
+    they are few). The answer is confirmed with another seed; where that fails, 2 % are added.
 
     Args:
         rate_qps: queries per second of all machines together.
@@ -145,16 +158,20 @@ def machines_for(
     tell(f"{kind.name}: one machine")
     alone_qps = machine_lbt(kind, settings).lbt_qps
     top = highest_qps(kind, settings.workload, settings.seed)
-    sample = _Sample(rate_qps, ceil(rate_qps / top), kind, settings, tell)
-    # Where a single machine misses the SLA at any rate, so does any number of them.
-    most = top * (1 - settings.headroom)
-    low = sample.search(min(alone_qps, most) / 2, most) if alone_qps else top
-    confirmed = sample.holds(low)
-    tries = _MOST_TRIES if alone_qps else 0
+    bound = ceil(rate_qps / top)
+    sample = _Sample(rate_qps, kind, settings, tell)
+    if not alone_qps:
+        # Where a single machine misses the SLA at any rate, so does any number of them.
+        sample.holds(bound)
+        return sample.sizing(bound, bound, 0.0, confirmed=False)
+    least = ceil(rate_qps / (top * (1 - settings.headroom)))
+    machines = sample.search(least, max(least, 2 * ceil(rate_qps / alone_qps)))
+    confirmed = sample.holds(machines)
+    tries = _MOST_TRIES
     while not confirmed and tries:
-        low, tries = low / _STEP_UP, tries - 1
-        confirmed = sample.holds(low)
-    return sample.sizing(low, alone_qps, confirmed=confirmed)
+        machines, tries = max(machines + 1, ceil(machines * _STEP_UP)), tries - 1
+        confirmed = sample.holds(machines)
+    return sample.sizing(machines, bound, alone_qps, confirmed=confirmed)
 
 
 class _Sample:
@@ -163,30 +180,28 @@ class _Sample:
     def __init__(
         self,
         rate_qps: float,
-        bound: int,
         kind: MachineKind,
         settings: SizingSettings,
         tell: Callable[[str], None],
     ) -> None:
         self._rate = rate_qps
-        self._bound = bound
         self._kind = kind
         self._settings = settings
         self._tell = tell
-        self._size = min(settings.sample, bound)
         self._runs = 0
         self._last = (float("inf"), float("inf"), 0.0)
 
-    def holds(self, machine_qps: float) -> bool:
-        """Return whether the SLA holds with so many queries per second for each machine."""
+    def holds(self, machines: int) -> bool:
+        """Return whether the SLA holds with so many machines."""
         settings, sla = self._settings, self._settings.sla
-        self._tell(f"{self._kind.name}: {ceil(self._rate / machine_qps):,} machines")
+        self._tell(f"{self._kind.name}: {machines:,} machines")
         self._runs += 1
-        rate = machine_qps * self._size
-        duration = max(settings.queries / rate, 20 * sla.limit_ns / 1e9)
+        size = self._size(machines)
+        rate = self._rate / machines * size
+        duration = max(settings.run_queries / rate, 20 * sla.limit_ns / 1e9)
         job = FleetJob(
             spec=FleetSpec(
-                kinds=(msgspec.structs.replace(self._kind, count=self._size),),
+                kinds=(msgspec.structs.replace(self._kind, count=size),),
                 sla=sla,
                 balancer=settings.balancer,
             ),
@@ -200,25 +215,26 @@ class _Sample:
         self._last = (tail, p99, run.utilisation)
         return run.met and run.refused + run.late <= settings.most_lost * run.queries
 
-    def search(self, low: float, high: float) -> float:
-        """Return the highest load of a machine that held, from one that is taken to hold."""
-        for _ in range(_STEPS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.holds(middle) else (low, middle)
-        return low
+    def search(self, least: int, most: int) -> int:
+        """Return the fewest machines that held, to 2 %, up to a number that is taken to hold."""
+        low, high = least - 1, most
+        while high - low > 1 and high > low * _STEP_UP:
+            middle = min(high - 1, max(low + 1, round(sqrt(max(1, low) * high))))
+            low, high = (low, middle) if self.holds(middle) else (middle, high)
+        return high
 
-    def sizing(self, machine_qps: float, alone_qps: float, *, confirmed: bool) -> Sizing:
-        """Return what so many queries per second for each machine come to."""
+    def sizing(self, machines: int, bound: int, alone_qps: float, *, confirmed: bool) -> Sizing:
+        """Return what so many machines come to, with the figures of the last run."""
         machine, (tail, p99, busy) = self._kind.machine, self._last
-        machines = max(self._bound, ceil(self._rate / machine_qps))
         watts = machine.idle_watts + busy * (machine.busy_watts - machine.idle_watts)
         return Sizing(
             kind=self._kind.name,
             rate_qps=self._rate,
-            bound=self._bound,
+            bound=bound,
             alone=ceil(self._rate / alone_qps) if alone_qps else 0,
             machines=machines,
             confirmed=confirmed,
+            sample=self._size(machines),
             lbt_qps=alone_qps,
             tail_ms=tail,
             p99_ms=p99,
@@ -226,3 +242,6 @@ class _Sample:
             cost_per_hour=machines * machine.price_per_hour,
             watts=machines * watts,
         )
+
+    def _size(self, machines: int) -> int:
+        return min(self._settings.sample, machines)

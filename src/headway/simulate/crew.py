@@ -202,6 +202,10 @@ class Crew:
         draining = sum(1 for m in self._on if m.kind == kind and not m.accepting)
         return self.account.paid[kind] - draining
 
+    def ready(self, kind: int) -> int:
+        """Return how many take queries."""
+        return sum(1 for m in self._on if m.kind == kind and m.accepting)
+
     def busy_ns(self, kind: int) -> int:
         """Return the worker time spent by machines of a kind so far."""
         return self._spent[kind] + sum(m.busy_ns for m in self._on if m.kind == kind)

@@ -196,6 +196,7 @@ class _Run:
             rate_qps=arrived / to_seconds(passed),
             utilisation=min(1.0, busy / max(1, workers)),
             machines=crew.machines(kind),
+            ready=crew.ready(kind),
             waiting=crew.waiting(),
         )
         wanted = max(scale.least, min(scale.most, scaler.wanted(signals, now)))

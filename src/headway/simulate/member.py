@@ -90,6 +90,8 @@ class Member(Host):
         policy = self.scheduler.policy
         best = float("inf")
         for pool in pools:
+            if not policy.may_take(pool, size):
+                continue
             workers = pool.workers
             split = size if pool.number else policy.split
             chunks = -(-size // split)

@@ -25,12 +25,14 @@ class Signals(msgspec.Struct, frozen=True, gc=False):
         rate_qps: queries per second that arrived since the last look.
         utilisation: of the workers of machines that were on since then, 0 to 1.
         machines: of the scaled kind, on or on their way.
+        ready: of them that take queries.
         waiting: candidates of unanswered queries.
     """
 
     rate_qps: float
     utilisation: float
     machines: int
+    ready: int
     waiting: int
 
 
@@ -163,13 +165,19 @@ class _Utilisation:
         self._hold = _Hold(settings.stabilise_s)
 
     def wanted(self, signals: Signals, now: int) -> int:
-        settings = self._settings
-        ratio = signals.utilisation / settings.target
-        wanted = signals.machines
-        if abs(ratio - 1) > settings.tolerance:
-            wanted = ceil(signals.machines * ratio - 1e-9)
+        wanted = self._for(signals)
         most = self._hold.most(wanted, signals.machines, now)
         return max(wanted, min(most, signals.machines))
+
+    def _for(self, signals: Signals) -> int:
+        ratio, counted = signals.utilisation / self._settings.target, signals.ready
+        if ratio > 1 and counted < signals.machines:
+            # Those on their way count as idle, or each look would order for the same load again.
+            counted = signals.machines
+            ratio = max(1.0, ratio * signals.ready / counted)
+        if abs(ratio - 1) <= self._settings.tolerance:
+            return signals.machines
+        return ceil(counted * ratio - 1e-9)
 
 
 class _Forecast:

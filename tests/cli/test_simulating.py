@@ -152,6 +152,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stragglers": {"share": 1.5}}, "stragglers.share"),
     ({"window_s": 5}, "window_s 5 is longer"),
     ({"rate": 1e6, "duration_s": 1e6}, "1e+12 queries; at most 1e+09"),
+    ({"rate": 1000, "duration_s": 1000, "workload": "5@steps:10x1e6"}, "1e+12 queries; at most"),
     ({"window_s": 1e-8}, "window_s 1e-08 is too short"),
     ({"failures": {"mean_s": 1e-9}}, "failures.mean_s 1e-09 is too short"),
     ({"stragglers": {"of": "time", "spell_s": 1e-9}}, "stragglers.spell_s 1e-09 is too short"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -159,6 +160,32 @@ def test_workers_move_where_that_is_asked_for_or_there_are_not_as_many_as_cores(
     usable = os.sched_getaffinity(0)
     seen = cores_of_workers(len(usable) + more, pin=pin)
     assert all(cores == usable for cores in seen.values())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+def test_a_change_of_plan_gives_each_worker_its_core_or_sets_it_free() -> None:
+    usable = os.sched_getaffinity(0)
+
+    def places(workers: int) -> list[set[int]]:
+        threads = [t for t in threading.enumerate() if re.fullmatch(r"linear-\d+", t.name)]
+        found = []
+        for thread in threads:
+            if int(thread.name.removeprefix("linear-")) >= workers:
+                thread.join(5)  # it leaves
+            elif thread.native_id is not None:
+                found.append(os.sched_getaffinity(thread.native_id))
+        return found
+
+    settings = ServerSettings(port=0, allow_management=True)
+    with BackgroundServer([linear_model(plan=Plan())], settings) as server:
+        client = Client(server.url)
+        for workers in (len(usable), len(usable) + 1, len(usable)):
+            assert client.post("/v2/models/linear/plan", {"workers": workers}).status == 200
+            found = places(workers)
+            if workers == len(usable):
+                assert sorted(map(sorted, found)) == [[core] for core in sorted(usable)]
+            else:
+                assert found == [usable] * workers
 
 
 def test_the_switch_interval_is_given_back() -> None:

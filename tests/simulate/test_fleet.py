@@ -22,9 +22,10 @@ from headway.simulate import (
     Outage,
     Stragglers,
     make_balancer,
+    simulate_fleet,
     simulate_stream,
 )
-from headway.workload import production_sizes, stream_schedule
+from headway.workload import Schedule, production_sizes, stream_schedule
 
 LOAD_80 = 3000.0
 
@@ -144,6 +145,15 @@ def test_cost_and_energy_follow_from_machine_time() -> None:
     assert run.machine_hours == pytest.approx(4 * 2 / 3600)
     assert run.cost == pytest.approx(2.0 * run.machine_hours)
     assert run.joules == pytest.approx(4 * 2 * (100 + 200 * run.utilisation), rel=1e-3)
+
+
+@pytest.mark.parametrize("window_s", [0.5, 2.0])
+def test_a_query_at_the_very_end_counts_like_any_other(window_s: float) -> None:
+    end = Schedule(np.array([5, 2 * 10**9]), np.array([4, 4]), 2 * 10**9)
+    spec = FleetSpec(kinds=(kind(count=1),), sla=SLA)
+    run = simulate_fleet(spec, [end], window_s, np.random.default_rng(0))
+    assert run.queries == len(run.latency) == 2
+    assert sum(window.seconds for window in run.windows) == 2.0
 
 
 def test_memory_of_a_fleet_does_not_grow_with_the_queries(

@@ -184,17 +184,23 @@ def test_a_process_is_written_and_read_by_its_tag(process: Process) -> None:
     assert type(process).__name__ in repr(process)
 
 
+def test_no_arrival_is_rounded_beyond_the_end() -> None:
+    for seed in range(40):
+        arrivals = draw(DeepRecSysCompat(), 500, 2, seed)
+        assert arrivals[-1] < 2 * 10**9
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: Gamma(0), "CV of 0.01 to 20, not 0"),
         (lambda: Gamma(float("nan")), "not nan"),
         (lambda: Bursts(0.5, 0.1), "1 to 1e6 times the calm, not 0.5"),
-        (lambda: Bursts(5, 1), "share between 0 and 1, not 1"),
-        (lambda: Bursts(5, 0.1, 0), "some seconds, not 0"),
+        (lambda: Bursts(5, 1), "share between 1e-06 and 1, not 1"),
+        (lambda: Bursts(5, 0.1, 0), r"some seconds \(1e-06 to 1e\+09\), not 0"),
         (lambda: Bursts.of_lengths(5, 0, 1), "some seconds, not 0"),
         (lambda: Diurnal(0.9), "ratio of 1 to 1e6, not 0.9"),
-        (lambda: Diurnal(2, period_s=-1), "some seconds, not -1"),
+        (lambda: Diurnal(2, period_s=-1), r"some seconds \(.*\), not -1"),
         (lambda: Diurnal(2, phase=float("inf")), "part of the period, not inf"),
         (lambda: Steps(()), "at least one"),
         (lambda: Steps(((0, 1),)), r"not \(0, 1\)"),

@@ -50,6 +50,13 @@ def test_dates_and_seconds_are_read_alike_and_put_in_order(tmp_path: Path) -> No
         np.testing.assert_allclose(moments, [0, 1.25, 2.5])
 
 
+def test_a_mark_of_byte_order_is_no_part_of_the_first_cell(tmp_path: Path) -> None:
+    mark = "\ufeff"
+    sizes, shares = read_sizes(Path(write(tmp_path / "s.csv", f"{mark}size,count\n4,1\n")))
+    assert (sizes.tolist(), shares.tolist()) == ([4], [1.0])
+    assert read_moments(Path(write(tmp_path / "t.csv", f"{mark}TIMESTAMP\n5\n7\n")))[-1] == 2
+
+
 def test_counts_are_read_from_columns_of_minutes_and_from_lines(tmp_path: Path) -> None:
     wide = "HashApp,minute_2,minute_1,minute_10\nf,1,2,3\ng,10,20,30\n"
     assert read_counts(Path(write(tmp_path / "w.csv", wide))).tolist() == [22, 11, 33]
@@ -72,6 +79,10 @@ def test_counts_are_read_from_columns_of_minutes_and_from_lines(tmp_path: Path) 
         ("1\n2\n\nx\n", "line 4: 'x' is neither"),
         ("1\nnan\n", "line 2: 'nan' is neither"),
         ("x,seconds\n1,2\n3\n", "line 3 has 1 cells, column 2 is missing"),
+        ("TIMESTAMP\n2024-01-01\n9999-12-31\n", "line 3: '9999-12-31' is no date from 1678"),
+        ("TIMESTAMP\n1600-01-01\n2024-01-01\n", "line 2: '1600-01-01' is no date from 1678"),
+        ("1e308\n-1e308\n", "spans inf s"),
+        ("1\n1.0000000001\n", "a trace spans 1e-06 to"),
     ],
 )
 def test_a_trace_that_is_none_is_refused_with_its_line(
@@ -90,6 +101,8 @@ def test_a_trace_that_is_none_is_refused_with_its_line(
         ("f,minute_1\na,?\n", "line 2: '\\?' is not a count"),
         ("f,minute_1,minute_2\na,1\n", "line 2 has 2 cells, column 3"),
         ("f,g\na,1\n", "no column is named count or counts"),
+        ("1e-308\n", "counts 1e-308 queries"),
+        ("1e308\n1e308\n", "line 1: '1e308' is not a count"),
     ],
 )
 def test_counts_that_are_none_are_refused_with_their_line(
@@ -108,6 +121,7 @@ def test_counts_that_are_none_are_refused_with_their_line(
         ("0,2\n", "line 1: a size is a whole number from 1 to 1,000,000, not '0'"),
         ("2,1\n2.5,2\n", "line 2: a size is a whole number"),
         ("5,many\n", "line 1: 'many' is not a count"),
+        ("5,1e308\n6,1e308\n", "line 1: '1e308' is not a count"),
     ],
 )
 def test_sizes_that_are_none_are_refused_with_their_line(

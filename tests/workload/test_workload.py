@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -133,6 +134,17 @@ def test_a_file_that_is_no_schedule_is_refused(tmp_path: Path) -> None:
     for content in (b"", b"hello", b"PK\x03\x04 cut short"):
         path.write_bytes(content)
         with pytest.raises(DataError, match="is not a schedule"):
+            Schedule.load(path)
+    whole = draw_schedule(50, 5, production_sizes, np.random.default_rng(3))
+    whole.save(path)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        damaged = bytearray(content)
+        for at in rng.integers(len(content), size=3).tolist():
+            damaged[at] = int(rng.integers(256))
+        path.write_bytes(damaged)
+        with suppress(DataError):  # what hits unused bytes changes nothing
             Schedule.load(path)
     np.savez(path, intended_ns=np.array([object()]), sizes=np.ones(1), duration_ns=1)
     with pytest.raises(DataError, match="is not a schedule"):

@@ -175,7 +175,7 @@ def _simulation(file: FleetFile, folder: Path) -> Simulation:
     )
     if file.window_s > file.duration_s:
         raise UsageError(f"window_s {file.window_s:g} is longer than duration_s")
-    _check_effort(file)
+    _check_effort(file, workload)
     window_s = file.window_s or series_length_s(file.duration_s, file.rate, sla)
     return Simulation(spec, workload, file.rate, file.duration_s, window_s, file.seed)
 
@@ -192,12 +192,12 @@ def _check_numbers(part: object, place: str) -> None:
         raise UsageError(f"{place[1:]} is {part:g}; give at most {_LARGEST_NUMBER:g}")
 
 
-def _check_effort(file: FleetFile) -> None:
+def _check_effort(file: FleetFile, workload: Workload) -> None:
     """Refuse a small file that would mean hours of computing, or what would never happen."""
-    queries = file.rate * file.duration_s
+    queries = workload.arrivals.expected(file.rate, file.duration_s)
     if queries > _MOST_QUERIES:
         raise UsageError(
-            f"rate and duration_s come to {queries:.3g} queries; at most {_MOST_QUERIES:.0e} are "
+            f"rate, duration_s and workload come to {queries:.3g} queries; at most {_MOST_QUERIES:.0e} are "
             "simulated, lower one of them (a handful of machines tells a fleet's tail)"
         )
     for name, span_s, times in _spans(file):

@@ -104,6 +104,7 @@ class Executor:
         self._scheduler = Scheduler(self._plan)
         self._leaving: list[Worker] = []
         self._staff = self._hire(self._plan, 0)
+        self._place()
         for worker in self._staff:
             worker.bell.release()
 
@@ -232,9 +233,14 @@ class Executor:
 
     def _hire(self, plan: Plan, first: int) -> list[Worker]:
         """Return the workers of a plan from some number on."""
-        cores = cores_for(plan) if self._pinned else ()
         numbers = range(first, plan.workers)
-        return hire(self._model, numbers, self._clock, self._work, self._priority, cores)
+        return hire(self._model, numbers, self._clock, self._work, self._priority)
+
+    def _place(self) -> None:
+        """Say on which cores each worker may run, now that there are so many."""
+        if self._pinned:
+            for worker, cores in zip(self._staff, cores_for(self._plan), strict=False):
+                worker.keep_to(cores)
 
     def _go_over_to(self, plan: Plan, hired: list[Worker]) -> None:
         """Change the plan; the lock is held."""
@@ -245,6 +251,7 @@ class Executor:
             worker.retired = True
         self._leaving = [w for w in self._leaving if not w.gone] + surplus
         self._staff = self._staff[: plan.workers] + hired
+        self._place()
         # What waits was cut anew, and a bell that has rung may be that of one who leaves.
         self._wake_all()
         for worker in hired:

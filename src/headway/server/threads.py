@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from headway.core import Plan
 from headway.server.settings import Priority
@@ -24,8 +24,10 @@ def set_priority(priority: Priority) -> None:
         _log.info("workers stay at normal priority: %s", error)
 
 
-def cores_for(plan: Plan) -> Sequence[int]:
-    """Return a core for each worker of a plan, or none where they had better move.
+def cores_for(plan: Plan) -> Sequence[Collection[int]]:
+    """Return for each worker of a plan the cores it may run on: one of its own, or all.
+
+    None are returned where the system cannot say. The caller must be free to use all of them.
 
     With a worker for every core, one that is woken while the event loop has a core often lands
     behind another worker, and waits there for a millisecond and more though a core falls idle.
@@ -35,7 +37,9 @@ def cores_for(plan: Plan) -> Sequence[int]:
         usable = sorted(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
         return ()
-    return usable if plan.workers == len(usable) and plan.threads == 1 else ()
+    if plan.workers == len(usable) and plan.threads == 1:
+        return [(core,) for core in usable]
+    return [usable] * plan.workers
 
 
 def give_way() -> None:
@@ -48,9 +52,9 @@ def give_way() -> None:
         os.sched_yield()
 
 
-def stay_on(core: int) -> None:
-    """Keep the calling thread on one core; nothing where it cannot."""
+def keep_to(thread: int, cores: Collection[int]) -> None:
+    """Let a thread, named by its native id, run on these cores only; nothing where it cannot."""
     try:
-        os.sched_setaffinity(0, [core])
-    except OSError as error:  # the core may have been taken from this process meanwhile
-        _log.info("a worker is not kept on core %d: %s", core, error)
+        os.sched_setaffinity(thread, cores)
+    except OSError as error:  # a core may have been taken from this process meanwhile
+        _log.info("a worker is not kept to cores %s: %s", cores, error)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from headway.core import Clock, HeadwayError
 from headway.server.runners import LiveRunner
 from headway.server.settings import Priority, ServedModel
-from headway.server.threads import set_priority, stay_on
+from headway.server.threads import keep_to, set_priority
 
 _JOIN_S = 5.0
 
@@ -43,22 +43,19 @@ class Worker:
         for runner in self.runners:
             runner.revive()
 
-    def start(
-        self, run: Callable[[Worker], None], name: str, priority: Priority, core: int | None
-    ) -> None:
+    def start(self, run: Callable[[Worker], None], name: str, priority: Priority) -> None:
         """Run in a thread of its own; ``run`` begins by waiting for the bell.
 
         Args:
             run: what the thread does.
             name: of the model.
             priority: of the thread.
-            core: on which it stays, if it is to stay.
 
         Raises:
             HeadwayError: if the machine has no thread left.
         """
         thread = threading.Thread(
-            target=self._run, args=(run, priority, core), name=f"{name}-{self.number}", daemon=True
+            target=self._run, args=(run, priority), name=f"{name}-{self.number}", daemon=True
         )
         try:
             thread.start()
@@ -68,11 +65,14 @@ class Worker:
             ) from error
         self._thread = thread
 
-    def _run(self, run: Callable[[Worker], None], priority: Priority, core: int | None) -> None:
+    def _run(self, run: Callable[[Worker], None], priority: Priority) -> None:
         set_priority(priority)
-        if core is not None:
-            stay_on(core)
         run(self)
+
+    def keep_to(self, cores: Collection[int]) -> None:
+        """Let its thread run on these cores only."""
+        if self._thread is not None and self._thread.native_id is not None:
+            keep_to(self._thread.native_id, cores)
 
     def leave(self) -> None:
         """Go without having worked: close the runners, end the thread if there is one."""
@@ -105,7 +105,6 @@ def hire(
     clock: Clock,
     run: Callable[[Worker], None],
     priority: Priority,
-    cores: Sequence[int] = (),
 ) -> list[Worker]:
     """Return workers that wait at their bells; all or none.
 
@@ -115,7 +114,6 @@ def hire(
         clock: tells their runners the time.
         run: what their threads do.
         priority: of the threads.
-        cores: on which they stay, by number; none stays if empty.
 
     Raises:
         HeadwayError: if a thread cannot be had; what a runner raises as it is made passes.
@@ -126,8 +124,7 @@ def hire(
             worker = Worker(number, model, clock)
             hired.append(worker)
         for worker in hired:
-            core = cores[worker.number] if cores else None
-            worker.start(run, model.name, priority, core)
+            worker.start(run, model.name, priority)
     except Exception:
         for worker in hired:
             worker.leave()

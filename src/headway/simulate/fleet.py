@@ -128,6 +128,7 @@ class _Run:
         self._crew = Crew(spec.kinds, spec.balancer, self._series, spec.sla, faults, rng)
         self._looked = (0, 0, 0, 0)
         self._turned = (0, 0, 0)
+        self._end = 0
         self._scaler: Scaler | None = None
         if spec.autoscale is not None:
             self._scaler = spec.autoscale.policy.scaler(known or Known())
@@ -141,7 +142,7 @@ class _Run:
         advance, arrive, agenda = crew.advance, crew.arrive, crew.agenda
         number = duration = 0
         for block in blocks:
-            duration = block.duration_ns
+            duration = self._end = block.duration_ns
             for now, size in zip(block.intended_ns.tolist(), block.sizes.tolist(), strict=True):
                 if agenda[0][0] <= now:
                     self._catch_up(now)
@@ -166,14 +167,13 @@ class _Run:
             action(when)
 
     def _window_over(self, now: int) -> None:
-        self._turn(now)
+        if now < self._end:  # whoever comes at the very end belongs to the last window
+            self._turn(now)
         self._crew.at(now + self._series.length_ns, self._window_over)
 
     def _turn(self, now: int) -> None:
-        """Begin another window, unless this one has just begun."""
+        """Begin another window."""
         length = now - self._series.now.start_ns
-        if not length:
-            return
         account, kinds = self._crew.account, range(len(self._spec.kinds))
         account.advance(now)
         busy = sum(self._crew.busy_ns(kind) for kind in kinds)

@@ -14,8 +14,8 @@ from headway.core import DataError
 from headway.workload.files import reading
 from headway.workload.ids import scatter
 
-_BUCKET = re.compile(r"^\((\d+)(?:, *(\d+)\]|\+?): *(\d+(?:\.\d*)?)$")
-_TOTAL = re.compile(r"^Avg # of (indices|unique cols): *(\d+)$")
+_BUCKET = re.compile(r"^\((\d{1,18})(?:, *(\d{1,18})\]|\+?): *(\d{1,18}(?:\.\d{0,18})?)$")
+_TOTAL = re.compile(r"^Avg # of (indices|unique cols): *(\d{1,18})$")
 _SECTIONS = {"Histogram of col sizes:": "rows", "Ratio of index distribution": "accesses"}
 _OPEN = -1
 """Upper bound of the last bucket."""
@@ -83,7 +83,7 @@ def read_access_histograms(path: Path) -> tuple[AccessHistogram, ...]:
         DataError: naming the file and the line.
     """
     with reading(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     tables = tuple(_finished(path, draft) for draft in _drafts(path, lines))
     if not tables:
         raise DataError(f"{path} holds no locality statistics: no line starts a table")

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.core import UsageError
+from headway.core import UsageError, from_seconds
 
 CHUNK = 65_536
 """Arrivals drawn at a time, about: what keeps memory flat however long a run is."""
@@ -164,12 +164,13 @@ def _in_nanoseconds(
     blocks: Iterator[NDArray[np.float64]], duration_s: float
 ) -> Iterator[NDArray[np.int64]]:
     """Yield what falls inside the run, as nanoseconds."""
-    last = 0
+    last, end = 0, max(0, from_seconds(duration_s) - 1)
     for block in blocks:
         inside = block[: np.searchsorted(block, duration_s)]
         if len(inside):
             # Where blocks meet, sums in another order may differ in the last place.
-            arrivals = np.maximum(np.round(inside * 1e9).astype(np.int64), last)
+            # Rounding must lead none beyond the end.
+            arrivals = np.clip(np.round(inside * 1e9).astype(np.int64), last, end)
             last = int(arrivals[-1])
             yield arrivals
 

@@ -10,19 +10,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from itertools import islice
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headway.core import DataError
+from headway.workload.arrivals import LONGEST_S
 
 MOST_ROWS = 20_000_000
 LARGEST_SIZE = 1_000_000
+_LEAST_SPAN_S = 1e-6
+_MOST_COUNTED = 1e15
+# What nanoseconds in 64 bits can tell.
+_FIRST_DAY, _LAST_DAY = np.datetime64("1678-01-01"), np.datetime64("2261-12-31")
 _MINUTE = re.compile(r"^(?:minute_)?(\d+)$")
 _MOMENTS = {"timestamp", "seconds"}
 _COUNTS = {"count", "counts"}
+
+
+class _FarDateError(ValueError):
+    """A date beyond what nanoseconds can tell."""
+
 
 Row = tuple[int, list[str]]
 """The number of a line and its cells."""
@@ -70,6 +79,11 @@ def read_moments(path: Path) -> NDArray[np.float64]:
     moments.sort()
     if len(moments) < 2 or moments[0] == moments[-1]:
         raise DataError(f"{path} has {len(moments)} moments; a trace needs two that differ")
+    span_s = float(moments[-1]) - float(moments[0])
+    if not _LEAST_SPAN_S <= span_s <= LONGEST_S:
+        raise DataError(
+            f"{path} spans {span_s:.3g} s; a trace spans {_LEAST_SPAN_S:g} to {LONGEST_S:g} s"
+        )
     moments -= moments[0]
     return moments
 
@@ -102,6 +116,7 @@ def read_counts(path: Path) -> NDArray[np.float64]:
         counts = np.array([_number(path, row[0], _cell(path, row, place)) for row in data])
     if not counts.sum() > 0:
         raise DataError(f"{path} counts no query in any of its {len(counts)} minutes")
+    _check_total(path, float(counts.sum()))
     return counts
 
 
@@ -130,8 +145,17 @@ def read_sizes(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     total = sum(counts.values())
     if not total > 0:
         raise DataError(f"{path} counts no query of any size")
+    _check_total(path, total)
     sizes = sorted(counts)
     return np.array(sizes, np.int64), np.array([counts[size] for size in sizes]) / total
+
+
+def _check_total(path: Path, total: float) -> None:
+    """Refuse counts so small that shares and rates of them mean nothing."""
+    if total < 1 / _MOST_COUNTED:
+        raise DataError(
+            f"{path} counts {total:.3g} queries in all; give at least {1 / _MOST_COUNTED:g}"
+        )
 
 
 @contextmanager
@@ -150,7 +174,7 @@ def reading(path: Path) -> Iterator[None]:
 def _rows(path: Path) -> list[Row]:
     """Return what is not blank; at least one row."""
     opened = gzip.open if path.suffix == ".gz" else open
-    with reading(path), opened(path, "rt", encoding="utf-8", newline="") as file:
+    with reading(path), opened(path, "rt", encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file)
         cells = ((lines.line_num, [cell.strip() for cell in row]) for row in lines if any(row))
         rows = list(islice(cells, MOST_ROWS + 1))
@@ -187,7 +211,7 @@ def _numbers(path: Path, row: Row, places: list[int]) -> NDArray[np.float64]:
     cells = [_cell(path, row, place) for place in places]
     try:
         numbers = np.array(list(map(float, cells)))
-        if np.isfinite(numbers).all() and (numbers >= 0).all():
+        if ((numbers >= 0) & (numbers <= _MOST_COUNTED)).all():
             return numbers
     except ValueError:
         pass
@@ -199,7 +223,7 @@ def _number(path: Path, line: int, cell: str) -> float:
         number = float(cell)
     except ValueError:
         number = float("nan")
-    if not (isfinite(number) and number >= 0):
+    if not 0 <= number <= _MOST_COUNTED:
         raise DataError(f"{path} line {line}: {cell!r} is not a count")
     return number
 
@@ -212,6 +236,8 @@ def _as_seconds(path: Path, lines: list[int], cells: list[str]) -> NDArray[np.fl
         for line, cell in zip(lines, cells, strict=True):
             try:
                 _parsed([cells[0], cell])
+            except _FarDateError as far:
+                raise DataError(f"{path} line {line}: {cell!r} is {far}") from error
             except ValueError:
                 raise DataError(
                     f"{path} line {line}: {cell!r} is neither a date with time nor seconds like "
@@ -230,9 +256,13 @@ def _parsed(cells: list[str]) -> NDArray[np.float64]:
         float(cells[0])
     except ValueError:
         plain = [cell.removesuffix("Z").removesuffix("+00:00") for cell in cells]
-        dates = np.array(plain).astype("datetime64[ns]")
-        if np.isnat(dates).any():
+        written = np.array(plain)
+        days = written.astype("datetime64[D]")
+        if np.isnat(days).any():
             raise ValueError("a date is missing") from None
+        if (days < _FIRST_DAY).any() or (days > _LAST_DAY).any():
+            raise _FarDateError(f"no date from {_FIRST_DAY} to {_LAST_DAY}") from None
+        dates = written.astype("datetime64[ns]")
         # Differences first: a double does not hold nanoseconds since 1970.
         return np.asarray((dates - dates.min()).astype(np.int64) / 1e9)
     except IndexError:

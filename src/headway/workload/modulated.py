@@ -9,12 +9,13 @@ from math import ceil, isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.workload.arrivals import CHUNK, Process, require
+from headway.workload.arrivals import CHUNK, LONGEST_S, Process, require
 
 Stretches = Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]
 """Lengths in seconds and rates per second of consecutive stretches, both ``[n]``."""
 
 _STRETCHES = 1024
+_LEAST = 1e-6
 
 
 class Bursts(Process, frozen=True, forbid_unknown_fields=True, tag="bursts"):
@@ -37,10 +38,13 @@ class Bursts(Process, frozen=True, forbid_unknown_fields=True, tag="bursts"):
     def __post_init__(self) -> None:
         """Refuse what is no such process."""
         require(1 <= self.factor <= 1e6, f"a burst is 1 to 1e6 times the calm, not {self.factor:g}")
-        require(0 < self.share < 1, f"bursts take a share between 0 and 1, not {self.share:g}")
         require(
-            self.burst_s > 0 and isfinite(self.burst_s),
-            f"bursts last some seconds, not {self.burst_s:g}",
+            _LEAST <= self.share < 1,
+            f"bursts take a share between {_LEAST:g} and 1, not {self.share:g}",
+        )
+        require(
+            _LEAST <= self.burst_s <= LONGEST_S,
+            f"bursts last some seconds ({_LEAST:g} to {LONGEST_S:g}), not {self.burst_s:g}",
         )
 
     @classmethod
@@ -93,8 +97,8 @@ class Diurnal(Process, frozen=True, forbid_unknown_fields=True, tag="diurnal"):
         """Refuse what is no such curve."""
         require(1 <= self.ratio <= 1e6, f"a day swings by a ratio of 1 to 1e6, not {self.ratio:g}")
         require(
-            self.period_s is None or (self.period_s > 0 and isfinite(self.period_s)),
-            f"a period lasts some seconds, not {self.period_s}",
+            self.period_s is None or _LEAST <= self.period_s <= LONGEST_S,
+            f"a period lasts some seconds ({_LEAST:g} to {LONGEST_S:g}), not {self.period_s}",
         )
         require(isfinite(self.phase), f"a phase is a part of the period, not {self.phase}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +93,9 @@ class Schedule:
                     duration_ns=int(arrays["duration_ns"]),
                     models=models.astype(np.int16, casting="safe"),
                 )
-        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+        except DataError:
+            raise
+        except Exception as error:  # what decoders make of a damaged file is of any kind
             raise DataError(f"{path} is not a schedule: {error}") from error
 
 

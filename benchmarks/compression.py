@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ import msgspec
 import numpy as np
 import torch
 from compression_tables import SIZES, show
+from resumed import Row, begun, keep
 from torch import nn
 from worlds import WORLDS, World, make_world
 
@@ -54,7 +54,6 @@ from headway.engine.torch_eager import TorchRunner
 from headway.models import RankingModel, build_model, count_cost, predict, train, zoo
 from headway.workload import draw_queries
 
-Row = dict[str, Any]
 SEED = 1
 
 
@@ -314,9 +313,10 @@ def main() -> None:
     torch.set_num_threads(1)
     facts = machine_facts()
     print(f"{facts.cpu}, {time.strftime('%Y-%m-%d')}, one core, torch {torch.__version__}")
-    rows: list[Row] = []
-    if args.json is not None and args.json.exists():
-        rows = json.loads(args.json.read_text())["worlds"]
+    settings = {
+        name: getattr(args, name) for name in ("rows", "max_rows", "seconds", "no_ablation")
+    }
+    rows = begun(args.json, settings)
     for name in args.worlds:
         if any(row["world"] == name for row in rows):
             continue
@@ -326,10 +326,7 @@ def main() -> None:
         print(f"{name} ...", flush=True)
         rows.append(measure(name, args))
         show(rows[-1:])
-        if args.json is not None:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            told = {"machine": facts.cpu, "date": time.strftime("%Y-%m-%d"), "worlds": rows}
-            args.json.write_text(json.dumps(told))
+        keep(args.json, settings, rows, machine=facts.cpu, date=time.strftime("%Y-%m-%d"))
     show(rows)
 
 

@@ -20,12 +20,13 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from math import ceil
+from hashlib import sha256
+from math import ceil, nan
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from resumed import Row, begun, keep
 from simulated import (
     LARGEST,
     LEVELS,
@@ -51,7 +52,6 @@ LOADS = (0.3, 0.5, 0.7)
 TAIL_TARGETS = {0.3: 0.6, 0.5: 0.5, 0.7: 0.7}
 CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 MOST_WORK = 20_000
-Row = dict[str, Any]
 
 
 def measure(model: str, level: str, args: argparse.Namespace) -> Row:
@@ -150,8 +150,10 @@ def curves(
 
 
 def mean(values: Iterable[float]) -> float:
-    """Return the geometric mean; 0 if one is 0."""
+    """Return the geometric mean; 0 if one is 0, NaN if there is none."""
     found = np.array(list(values), np.float64)
+    if not len(found):
+        return nan
     return float(np.exp(np.log(found).mean())) if (found > 0).all() else 0.0
 
 
@@ -202,6 +204,9 @@ def show_means(rows: list[Row]) -> None:
     print("\nGeometric means over the models against the static baseline on cores alone:")
     for level in dict.fromkeys(row["level"] for row in rows):
         some = [row for row in rows if row["level"] == level and row["cpu"]["static"]]
+        if not some:
+            print(f"  {level}: static serves none of the models")
+            continue
         left = [row["model"] for row in rows if row["level"] == level and row not in some]
         for at, (kind, title) in enumerate((("cpu", "cores"), ("gpu", "cores and GPU"))):
             over = {
@@ -232,8 +237,12 @@ def show_gap(rows: list[Row]) -> None:
         )
         parts = (f"{row['model']} {closed_by(row['cpu'], name):.2f}" for row in bounded)
         print("  for single models: " + ", ".join(parts))
-    worst = min(rows, key=lambda r: r["cpu"]["headway"] / max(1e-9, r["cpu"]["deeprecsched"]))
-    least = worst["cpu"]["headway"] / max(1e-9, worst["cpu"]["deeprecsched"])
+    # Where even the best of DeepRecSched's plans bears no rate there is nothing to fall below.
+    borne = [row for row in rows if row["cpu"]["deeprecsched"]]
+    if not borne:
+        return
+    worst = min(borne, key=lambda r: r["cpu"]["headway"] / r["cpu"]["deeprecsched"])
+    least = worst["cpu"]["headway"] / worst["cpu"]["deeprecsched"]
     print(
         f"Least over DeepRecSched: {least:.3f} {worst['model']} {worst['level']} {word(least, 0.98)}"
     )
@@ -331,18 +340,16 @@ def main() -> None:
         f"a core takes {args.interference:g} times as long (assumed; more where the profile says so)",
         flush=True,
     )
-    rows: list[Row] = []
-    if args.json is not None and args.json.exists():
-        rows = json.loads(args.json.read_text())
+    settings = {name: getattr(args, name) for name in ("cores", "queries", "seeds", "interference")}
+    settings["profiles"] = sha256(args.profiles.read_bytes()).hexdigest()
+    rows = begun(args.json, settings)
     known = {(row["model"], row["level"]) for row in rows}
     cells = [(model, level) for level in args.levels for model in args.models]
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
         for row in pool.map(partial(_cell, args=args), [c for c in cells if c not in known]):
             rows.append(row)
             print(f"  {row['model']}, {row['level']}: {row['seconds']:.0f} s", flush=True)
-            if args.json is not None:
-                args.json.parent.mkdir(parents=True, exist_ok=True)
-                args.json.write_text(json.dumps(rows, indent=1) + "\n")
+            keep(args.json, settings, rows)
     rows = [row for row in rows if (row["model"], row["level"]) in cells]
     show(rows, args)
     plot(rows, args.plot)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from headway.cli import main
-from headway.cli.fleet_file import read_fleet
+from headway.cli.fleet_file import FleetFile, MachineSettings, PlanSettings, read_fleet
 from headway.cli.service_times import ServiceSettings, service_times
 from headway.core import ConfigError, DataError, HeadwayError, UsageError
 from headway.measure import LatencyProfile
-from headway.simulate import Forecast, SizingSettings
+from headway.simulate import (
+    BALANCERS,
+    Autoscale,
+    Failures,
+    Forecast,
+    Outage,
+    SizingSettings,
+    Stragglers,
+)
+from headway.simulate.scale import Policy as ScalingPolicy
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fleet.yaml"
 BOX = {"name": "box", "count": 2, "cores": 2, "service": {"microseconds": {1: 200, 1024: 8000}}}
@@ -241,3 +251,26 @@ def test_times_that_cannot_be_had_say_why(
     (tmp_path / "profile.json").write_bytes(content)
     with pytest.raises(error, match=message):
         service_times(ServiceSettings(**service), tmp_path, "here")
+
+
+def test_the_example_names_every_setting() -> None:
+    text = Path("examples/fleet.yaml").read_text()
+    parts = (FleetFile, MachineSettings, PlanSettings, Failures, Outage, Stragglers,
+             Autoscale, *get_args(ScalingPolicy))  # fmt: skip
+    names = [name for part in parts for name in part.__struct_fields__]
+    assert [name for name in names if not re.search(rf"\b{name}\b", text)] == []
+    assert [name for name in BALANCERS if name not in text] == []
+    tags = [part.__struct_config__.tag for part in get_args(ScalingPolicy)]
+    assert [tag for tag in tags if f"type: {tag}" not in text] == []
+
+
+def test_what_stands_in_the_examples_comments_is_valid(tmp_path: Path) -> None:
+    text = Path("examples/fleet.yaml").read_text()
+    for line in re.findall(r"^# (plan: .*\})", text, re.M):
+        changed = re.sub(r"^plan: .*$", line, text, flags=re.M)
+        (tmp_path / "fleet.yaml").write_text(changed)
+        assert read_fleet(tmp_path / "fleet.yaml").spec.kinds[0].plan.workers == 1
+    for line in re.findall(r"^  # (policy: .*\})", text, re.M):
+        changed = re.sub(r"^  policy: .*$", f"  {line}", text, flags=re.M)
+        (tmp_path / "fleet.yaml").write_text(changed)
+        assert read_fleet(tmp_path / "fleet.yaml").spec.autoscale

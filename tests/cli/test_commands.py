@@ -68,6 +68,13 @@ def test_doctor_tells_machine_and_packages(capsys: pytest.CaptureFixture[str]) -
         (("bench", "http://127.0.0.1:1", "--sla", "fast"), 2, "write it like p95=25ms"),
         (("bench", "http://127.0.0.1:1", "--workload", "odd"), 2, "cannot read the workload"),
         (("bench", "http://127.0.0.1:1", "--rate", "-3"), 2, "--rate"),
+        (("bench", "http://127.0.0.1:1", "--save-schedule", "/x"), 2, "give its --rate"),
+        (
+            ("bench", "http://127.0.0.1:1", "--rate", "9", "--schedule", "/x"),
+            2,
+            "leave --rate out",
+        ),
+        (("bench", "http://127.0.0.1:1", "--schedule", "/nowhere"), 1, "/nowhere is not a sched"),
         (("train", "/nowhere.yaml"), 2, "/nowhere.yaml"),
         (("optimize", "/nowhere.yaml"), 2, "/nowhere.yaml"),
         (("demo", "--rows", "10"), 2, "--rows"),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.loadgen.local_server import SCHEMA, Answer, LocalServer, Request
 
-from headway.core import HeadwayError, Query, Sla, from_ms
-from headway.loadgen import Bench, BenchSettings, null_run
+from headway.core import HeadwayError, Query, Sla, UsageError, from_ms
+from headway.loadgen import Bench, BenchSettings, null_run, sizes_for
 from headway.measure import LbtSettings, Outcome
-from headway.workload import Workload, draw_queries
+from headway.workload import Schedule, Workload, draw_queries
 
 pytestmark = pytest.mark.net
 QUICK = BenchSettings(seconds=0.3, warmup_s=0.05, pool=20, grace_s=0.2, connections=4)
@@ -39,6 +42,42 @@ def test_the_same_seed_fires_the_same_schedule_at_every_server(server: LocalServ
     np.testing.assert_array_equal(first.intended_ns, again.intended_ns)
     np.testing.assert_array_equal(first.sizes, again.sizes)
     assert first.intended_ns.tolist() != other.intended_ns.tolist()
+
+
+def test_a_saved_schedule_is_fired_again_at_another_server(
+    server: LocalServer, tmp_path: Path
+) -> None:
+    bench = Bench(server.url, "m", QUICK, schema=SCHEMA)
+    schedule = bench.draw(200, 5)
+    schedule.save(tmp_path / "run.npz")
+    back = Schedule.load(tmp_path / "run.npz")
+    sizes = sizes_for(back, 20, np.random.default_rng(1), 10**6)
+    first, again = bench.play(schedule), Bench(server.url, "m", QUICK, sizes=sizes).play(back)
+    np.testing.assert_array_equal(first.intended_ns, again.intended_ns)
+    np.testing.assert_array_equal(first.sizes, again.sizes)
+    assert (again.status == Outcome.OK).all()
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=50), st.integers(0, 60))
+def test_a_pool_for_a_schedule_has_each_of_its_sizes(sizes: list[int], count: int) -> None:
+    schedule = Schedule(np.arange(len(sizes)), np.array(sizes), len(sizes))
+    pool = sizes_for(schedule, count, np.random.default_rng(0), 2000)
+    assert set(pool.tolist()) == set(sizes)
+    assert pool.sum() <= 2000
+    assert len(pool) <= max(count, len(set(sizes)))
+
+
+def test_what_cannot_be_played_says_why(server: LocalServer) -> None:
+    at, three = np.arange(3), np.array([3, 4, 5])
+    for models, message in ((np.array([0, 1, 0], np.int16), "all of one model"),
+                            (np.zeros(3, np.int16), "a pool holds at most 11")):  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            sizes_for(Schedule(at, three, 10, models), 9, np.random.default_rng(0), 11)
+    bench = Bench(server.url, "m", QUICK, sizes=np.array([3, 4]))
+    with pytest.raises(UsageError, match="no query of 5 candidates"):
+        bench.play(Schedule(at, three, 10**9))
+    with pytest.raises(UsageError, match=r"the first 0\.05 s are warm-up"):
+        bench.play(Schedule(at, three, 10**6))
 
 
 def test_a_run_lasts_until_its_percentile_has_enough_queries(server: LocalServer) -> None:

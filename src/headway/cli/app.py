@@ -311,7 +311,8 @@ def serve(
 
 @app.command(
     epilog="Examples: headway bench http://127.0.0.1:8000 --sla p95=25ms | "
-    "headway bench out/movielens --rate 500 --seconds 10"
+    "headway bench out/movielens --rate 500 --seconds 10 --save-schedule out/run.npz | "
+    "headway bench http://127.0.0.1:8000 --schedule out/run.npz"
 )
 def bench(
     target: Annotated[
@@ -334,16 +335,31 @@ def bench(
     report: Annotated[
         Path | None, typer.Option("--report", help="Write an HTML page with plots here.")
     ] = None,
+    save_schedule: Annotated[
+        Path | None,
+        typer.Option("--save-schedule", help="Write arrivals and sizes of the run at --rate here."),
+    ] = None,
+    schedule: Annotated[
+        Path | None,
+        typer.Option("--schedule", help="Fire what --save-schedule wrote, at any server."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Fire open-loop Poisson load and find the highest rate at which the SLA holds.
 
-    With --rate, measures that rate alone and exits with 3 if the SLA was not met.
+    With --rate or --schedule, measures that run alone and exits with 3 if the SLA was not met.
     """
     from headway.cli.benching import BenchSettings, run_bench
 
     settings = BenchSettings(
-        sla=parse_sla(sla), workload=workload, rate=rate, seconds=seconds, seed=seed, report=report
+        sla=parse_sla(sla),
+        workload=workload,
+        rate=rate,
+        seconds=seconds,
+        seed=seed,
+        report=report,
+        schedule=schedule,
+        save_schedule=save_schedule,
     )
     raise typer.Exit(run_bench(target, model, settings, Terminal(json=json)))
 

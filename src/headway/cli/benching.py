@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from headway.cli.bench_run import meters_of, run_notes, run_of
 from headway.cli.pages.bench import build_bench
 from headway.cli.results import BenchReport, Harness, Point
 from headway.cli.terminal import Terminal, milliseconds, number
-from headway.core import MonotonicClock, Ns, Sla, UsageError
-from headway.loadgen import Bench, fetch_models, null_run
+from headway.core import MonotonicClock, Ns, Sla, UsageError, to_seconds
+from headway.loadgen import Bench, fetch_models, null_run, sizes_for
 from headway.loadgen import BenchSettings as RunSettings
 from headway.measure import (
     EnergyUse,
@@ -25,7 +26,7 @@ from headway.measure import (
     judge_sla,
     summarize_latency,
 )
-from headway.workload import Workload
+from headway.workload import Schedule, Workload
 
 _HIGHEST_QPS = 1e6
 _POOL_CANDIDATES = 1_000_000
@@ -42,6 +43,8 @@ class BenchSettings:
     seconds: float
     seed: int
     report: Path | None
+    schedule: Path | None = None
+    save_schedule: Path | None = None
 
 
 def run_bench(target: str, model: str | None, settings: BenchSettings, terminal: Terminal) -> int:
@@ -58,14 +61,21 @@ def run_bench(target: str, model: str | None, settings: BenchSettings, terminal:
         raise UsageError(
             f"--rate lies between 0 and {_HIGHEST_QPS:g} queries/s, not {settings.rate:g}"
         )
-    if settings.report is not None:  # found out now rather than after the measurement
-        settings.report.parent.mkdir(parents=True, exist_ok=True)
-        settings.report.touch()
+    _check_schedules(settings)
+    given, sizes = None, None
+    if settings.schedule is not None:
+        given = Schedule.load(settings.schedule)
+        rng = np.random.default_rng([settings.seed, 5])
+        sizes = sizes_for(given, run.pool, rng, _POOL_CANDIDATES)
+    for path in (settings.report, settings.save_schedule):
+        if path is not None:  # found out now rather than after the measurement
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
     with _served(target, terminal) as url:
         name = model or only_model(url)
         with terminal.step("measuring the harness itself"):
             harness = measure_harness(settings.seed)
-        bench = Bench(url, name, run)
+        bench = Bench(url, name, run, sizes=sizes)
         nothing = BenchReport(
             url=url,
             model=name,
@@ -75,22 +85,38 @@ def run_bench(target: str, model: str | None, settings: BenchSettings, terminal:
             harness=harness,
             points=[],
         )
-        report, record = _measure(bench, settings, terminal, nothing)
+        if settings.rate is not None:
+            given = bench.draw(settings.rate, 0, settings.sla)
+        if given is not None and settings.save_schedule is not None:
+            given.save(settings.save_schedule)
+        report, record = _measure(bench, given, settings, terminal, nothing)
     if settings.report is not None:
         settings.report.write_text(build_bench(report, settings.sla, record))
     _show(report, settings, terminal)
     return 0 if report.met else 3
 
 
+def _check_schedules(settings: BenchSettings) -> None:
+    if settings.schedule is not None and settings.rate is not None:
+        raise UsageError("--schedule says when queries come; leave --rate out")
+    if settings.save_schedule is not None and settings.rate is None:
+        raise UsageError("--save-schedule keeps the schedule of one run; give its --rate")
+
+
 def _measure(
-    bench: Bench, settings: BenchSettings, terminal: Terminal, report: BenchReport
+    bench: Bench,
+    given: Schedule | None,
+    settings: BenchSettings,
+    terminal: Terminal,
+    report: BenchReport,
 ) -> tuple[BenchReport, RunRecord | None]:
-    """Return the report with what one rate, or the search, gave; and the run it looks at."""
+    """Return the report with what a schedule, or the search, gave; and the run it looks at."""
     sla = settings.sla
     replace = msgspec.structs.replace
-    if settings.rate is not None:
-        with terminal.step(f"firing {settings.rate:g} queries/s"):
-            record, energy = _fire(bench, settings.rate, 0, sla, report.url)
+    if given is not None:
+        rate = settings.rate or len(given) / to_seconds(given.duration_ns)
+        with terminal.step(f"firing {number(rate)} queries/s"):
+            record, energy = _fire(bench, given, 0, report.url)
         point = point_of(record, sla)
         run = run_of(record, sla, energy)
         return replace(report, met=point.met, points=[point], run=run), record
@@ -107,23 +133,22 @@ def _measure(
     if not found.lbt_qps:
         return report, None
     with terminal.step(f"one more run at {number(found.lbt_qps)} queries/s, to look at closely"):
-        record, energy = _fire(bench, found.lbt_qps, 10_000, sla, report.url)
+        last = bench.draw(found.lbt_qps, 10_000, sla)
+        record, energy = _fire(bench, last, 10_000, report.url)
     return replace(report, run=run_of(record, sla, energy)), record
 
 
-def _fire(
-    bench: Bench, rate_qps: float, seed: int, sla: Sla, url: str
-) -> tuple[RunRecord, EnergyUse]:
+def _fire(bench: Bench, schedule: Schedule, seed: int, url: str) -> tuple[RunRecord, EnergyUse]:
     clock = MonotonicClock()
     meters, start = meters_of(url), clock.now()
-    record = bench.rate(rate_qps, seed=seed, sla=sla)
+    record = bench.play(schedule, seed)
     return record, meters.used(Ns(clock.now() - start))
 
 
 def _show(report: BenchReport, settings: BenchSettings, terminal: Terminal) -> None:
     sla = settings.sla
     terminal.table(
-        f"{report.model} at {report.url}, {settings.workload} queries, open loop",
+        f"{report.model} at {report.url}, {settings.schedule or settings.workload} queries, open loop",
         ("offered queries/s", "p50", f"p{sla.percentile:g}", "queries", str(sla)),
         [
             (

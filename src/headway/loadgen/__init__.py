@@ -5,6 +5,7 @@ from headway.loadgen.discover import fetch_models, fetch_schema
 from headway.loadgen.fire import fire, fire_one_by_one
 from headway.loadgen.http import HttpTarget
 from headway.loadgen.null import HarnessCost, null_run, null_server
+from headway.loadgen.pool import sizes_for
 from headway.loadgen.target import NullTarget, Target
 from headway.loadgen.wire import decode_scores, encode_infer
 
@@ -23,4 +24,5 @@ __all__ = [
     "fire_one_by_one",
     "null_run",
     "null_server",
+    "sizes_for",
 ]

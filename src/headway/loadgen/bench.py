@@ -13,11 +13,22 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from headway.core import Clock, MonotonicClock, NotReadyError, Query, Schema, Sla, from_seconds
+from headway.core import (
+    Clock,
+    MonotonicClock,
+    NotReadyError,
+    Query,
+    Schema,
+    Sla,
+    UsageError,
+    from_seconds,
+    to_seconds,
+)
 from headway.loadgen.discover import fetch_schema
 from headway.loadgen.fire import fire, fire_one_by_one
 from headway.loadgen.http import HttpTarget
 from headway.loadgen.loop import run
+from headway.loadgen.pool import places_of
 from headway.measure import (
     LbtPoint,
     LbtResult,
@@ -27,7 +38,7 @@ from headway.measure import (
     find_lbt,
     queries_to_plan,
 )
-from headway.workload import Workload, draw_queries, draw_schedule
+from headway.workload import Schedule, Workload, draw_queries, draw_schedule
 
 Positive = Annotated[float, Meta(gt=0)]
 _CALM_LIMIT_S = 30.0
@@ -73,6 +84,7 @@ class Bench:
         settings: BenchSettings = DEFAULTS,
         *,
         schema: Schema | None = None,
+        sizes: NDArray[np.int64] | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Draw and encode the pool, and have the server answer one query of it.
@@ -82,6 +94,8 @@ class Bench:
             model: name of the model on that server.
             settings: how to measure.
             schema: what queries fit; asked of the server if None.
+            sizes: int64 ``[queries]``, candidates of the queries of the pool; drawn as the
+                workload says if None.
             clock: real time.
 
         Raises:
@@ -91,7 +105,7 @@ class Bench:
         self._schema = fetch_schema(url, model) if schema is None else schema
         self._clock = clock or MonotonicClock()
         rng = np.random.default_rng([settings.seed, 1])
-        self._sizes = settings.workload.draw_sizes(settings.pool, rng)
+        self._sizes = settings.workload.draw_sizes(settings.pool, rng) if sizes is None else sizes
         target = self._target()
         self._pool = [target.prepare(q) for q in self._draw(self._sizes, rng)]
         self.scores(self._draw(self._sizes[:1], rng)[0])
@@ -110,7 +124,11 @@ class Bench:
         return run(ask())
 
     def rate(self, rate_qps: float, seed: int = 0, sla: Sla | None = None) -> RunRecord:
-        """Fire one schedule at the server, once it is calm, and return what was recorded.
+        """Draw a schedule and play it; arguments are those of ``draw``."""
+        return self.play(self.draw(rate_qps, seed, sla), seed)
+
+    def draw(self, rate_qps: float, seed: int = 0, sla: Sla | None = None) -> Schedule:
+        """Return a schedule that begins with the warm-up, of sizes that the pool has.
 
         Args:
             rate_qps: mean offered rate.
@@ -121,17 +139,32 @@ class Bench:
         wanted = queries_to_plan(sla.percentile) if sla else _FEWEST_QUERIES
         needed = wanted / rate_qps
         seconds = min(max(settings.seconds, needed), max(settings.seconds, settings.max_seconds))
-        rng = np.random.default_rng([settings.seed, 2, seed])
-        chosen = np.empty(0, np.int64)
+        return draw_schedule(
+            rate_qps,
+            settings.warmup_s + seconds,
+            lambda count, source: source.choice(self._sizes, size=count),
+            np.random.default_rng([settings.seed, 2, seed]),
+            settings.workload.arrivals,
+        )
 
-        def sizes(count: int, source: np.random.Generator) -> NDArray[np.int64]:
-            nonlocal chosen
-            chosen = source.integers(len(self._pool), size=count)
-            return self._sizes[chosen]
+    def play(self, schedule: Schedule, seed: int = 0) -> RunRecord:
+        """Fire a schedule at the server, once it is calm, and return what was recorded.
 
-        length_s, arrivals = settings.warmup_s + seconds, settings.workload.arrivals
-        schedule = draw_schedule(rate_qps, length_s, sizes, rng, arrivals)
-        prepared = [self._pool[i] for i in chosen.tolist()]
+        Args:
+            schedule: its first ``warmup_s`` are not counted.
+            seed: of which queries of the pool are taken, among those of a size.
+
+        Raises:
+            UsageError: if the pool has no query of a size, or all of it is warm-up.
+        """
+        settings = self._settings
+        if schedule.duration_ns <= from_seconds(settings.warmup_s):
+            raise UsageError(
+                f"the schedule lasts {to_seconds(schedule.duration_ns):g} s, of which the first "
+                f"{settings.warmup_s:g} s are warm-up; give a longer one"
+            )
+        rng = np.random.default_rng([settings.seed, 4, seed])
+        prepared = [self._pool[i] for i in places_of(self._sizes, schedule.sizes, rng).tolist()]
 
         async def drive() -> RunRecord:
             async with self._target() as target:

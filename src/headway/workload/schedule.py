@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,9 @@ class Schedule:
         """
         try:
             # Our own handle: np.load leaves its own open when the content is no archive.
+            with path.open("rb") as file:
+                if not is_zipfile(file):
+                    raise DataError(f"{path} is not a schedule: it is no npz archive")
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 models = arrays["models"] if "models" in arrays else _no_models()
                 return cls(

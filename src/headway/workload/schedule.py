@@ -84,11 +84,10 @@ class Schedule:
         Raises:
             DataError: if the file is something else.
         """
+        if path.is_file() and not is_zipfile(path):
+            raise DataError(f"{path} is not a schedule: it is no npz archive")
         try:
             # Our own handle: np.load leaves its own open when the content is no archive.
-            with path.open("rb") as file:
-                if not is_zipfile(file):
-                    raise DataError(f"{path} is not a schedule: it is no npz archive")
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 models = arrays["models"] if "models" in arrays else _no_models()
                 return cls(

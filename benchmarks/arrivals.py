@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from options import count, result_file
 from simulated import MEAN_SIZE, PROFILES, WARM, fixed, machines, plan_capacity
 
 from headway.core import Plan
@@ -141,9 +141,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--queries", type=int, default=200_000, help="of each run")
+    parser.add_argument("--queries", type=count(100), default=200_000, help="of each run")
     parser.add_argument("--quick", action="store_true", help="30,000 queries")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--json", type=result_file, help="write the figures there")
     args = parser.parse_args()
     queries = 30_000 if args.quick else args.queries
     print(f"SIMULATED, {queries:,} queries; mean query size {MEAN_SIZE:g}\n")

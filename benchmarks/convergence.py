@@ -16,10 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from options import count, profiles, result_file
 from simulated import (
     LARGEST,
     MEDIUM_MS,
@@ -121,12 +121,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=["wnd", "rmc3"], choices=list(MEDIUM_MS))
-    parser.add_argument("--cores", type=int, default=40)
-    parser.add_argument("--profiles", type=Path, default=PROFILES)
-    parser.add_argument("--queries", type=int, default=2000, help="of a run at least")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cores", type=count(), default=40)
+    parser.add_argument("--profiles", type=profiles, default=PROFILES)
+    parser.add_argument("--queries", type=count(100), default=2000, help="of a run at least")
+    parser.add_argument("--seed", type=count(0), default=0)
     parser.add_argument("--quick", action="store_true", help="one model, a coarse grid")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--json", type=result_file, help="write the figures there")
     args = parser.parse_args()
     if args.quick:
         args.models, args.queries = args.models[:1], 1000

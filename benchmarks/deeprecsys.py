@@ -26,6 +26,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from options import amount, count, profiles, result_file
 from resumed import Row, begun, keep
 from simulated import (
     LARGEST,
@@ -314,22 +315,24 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", default=list(MEDIUM_MS), choices=list(MEDIUM_MS))
     parser.add_argument("--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS))
-    parser.add_argument("--cores", type=int, default=40)
-    parser.add_argument("--profiles", type=Path, default=PROFILES, help="from eager_profiles.py")
+    parser.add_argument("--cores", type=count(), default=40)
+    parser.add_argument(
+        "--profiles", type=profiles, default=PROFILES, help="from eager_profiles.py"
+    )
     parser.add_argument(
         "--interference",
-        type=float,
+        type=amount(1),
         default=1.1,
         help="how many times longer a core takes when all are busy; more where more was measured",
     )
-    parser.add_argument("--queries", type=int, default=8_000, help="of a run at least")
-    parser.add_argument("--seeds", type=int, default=3, help="of the tails")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--queries", type=count(100), default=8_000, help="of a run at least")
+    parser.add_argument("--seeds", type=count(), default=3, help="of the tails")
+    parser.add_argument("--jobs", type=count(), default=1, help="processes")
     parser.add_argument("--quick", action="store_true", help="two models, one target, short runs")
     parser.add_argument(
-        "--json", type=Path, help="write all figures there; what it holds is not run again"
+        "--json", type=result_file, help="write all figures there; what it holds is not run again"
     )
-    parser.add_argument("--plot", type=Path, default=Path("out/deeprecsys.png"))
+    parser.add_argument("--plot", type=result_file, default=Path("out/deeprecsys.png"))
     args = parser.parse_args()
     if args.quick:
         args.models, args.levels = args.models[:2], ["medium"]

@@ -30,6 +30,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from options import amount, count, existing_folder, profiles, result_file
 from simulated import MEDIUM_MS, PROFILES, adaptive, machines, sla_of
 
 from headway.core import Sla
@@ -59,6 +60,9 @@ RESERVE = 0.1
 MOST = 1024
 BURST = ((1200.0, 1.0), (600.0, 10.0), (1800.0, 1.0))
 Row = dict[str, Any]
+
+
+LOADS = ("conversations", "day", "burst")
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -295,31 +299,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="with the traces")
     parser.add_argument(
-        "--loads", nargs="+", default=["conversations", "day", "burst"], help="parts of their names"
+        "--data", type=existing_folder, default=Path("../shared/data"), help="with the traces"
+    )
+    parser.add_argument(
+        "--loads", nargs="+", default=list(LOADS), choices=list(LOADS), help="parts of their names"
     )
     parser.add_argument("--model", default="din", choices=list(MEDIUM_MS))
     parser.add_argument("--level", default="medium", choices=("low", "medium", "high"))
-    parser.add_argument("--cores", type=int, default=1, help="of a replica")
-    parser.add_argument("--replicas", type=int, default=30, help="that the peak needs")
-    parser.add_argument("--startup", type=float, default=60.0, help="s from order to service")
+    parser.add_argument("--cores", type=count(), default=1, help="of a replica")
+    parser.add_argument("--replicas", type=count(), default=30, help="that the peak needs")
+    parser.add_argument("--startup", type=amount(), default=60.0, help="s from order to service")
     parser.add_argument(
-        "--startups", type=float, nargs="*", default=[15.0, 180.0], help="shown beside it"
+        "--startups", type=amount(), nargs="*", default=[15.0, 180.0], help="shown beside it"
     )
-    parser.add_argument("--target", type=float, default=0.6, help="utilisation of the threshold")
-    parser.add_argument("--cover", type=float, default=0.98, help="of the errors of forecasts")
     parser.add_argument(
-        "--lighter", type=float, default=0.25, help="time of the lighter bundle over the full one's"
+        "--target", type=amount(0.01, 1), default=0.6, help="utilisation of the threshold"
     )
-    parser.add_argument("--speed", type=float, default=40.0, help="of conversations and burst")
-    parser.add_argument("--day-speed", type=float, default=150.0, help="of the day")
-    parser.add_argument("--queries", type=int, default=2000, help="of a run that sizes")
-    parser.add_argument("--interference", type=float, default=1.1, help="see deeprecsys.py")
-    parser.add_argument("--profiles", type=Path, default=PROFILES, help="from eager_profiles.py")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--cover", type=amount(0, 0.999), default=0.98, help="of the errors of forecasts"
+    )
+    parser.add_argument(
+        "--lighter",
+        type=amount(0.01, 1),
+        default=0.25,
+        help="time of the lighter bundle over the full one's",
+    )
+    parser.add_argument(
+        "--speed", type=amount(0.01), default=40.0, help="of conversations and burst"
+    )
+    parser.add_argument("--day-speed", type=amount(0.01), default=150.0, help="of the day")
+    parser.add_argument("--queries", type=count(100), default=2000, help="of a run that sizes")
+    parser.add_argument("--interference", type=amount(1), default=1.1, help="see deeprecsys.py")
+    parser.add_argument(
+        "--profiles", type=profiles, default=PROFILES, help="from eager_profiles.py"
+    )
+    parser.add_argument("--seed", type=count(0), default=0)
     parser.add_argument("--quick", action="store_true", help="parts of the traces, one start-up")
-    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--json", type=result_file, help="write all figures there")
     args = parser.parse_args()
     if args.quick:
         args.startups, args.replicas = [], min(args.replicas, 10)

@@ -21,12 +21,12 @@ import json
 import time
 from collections.abc import Sequence
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from options import amount, count, profiles, result_file
 from simulated import (
     LARGEST,
     MEDIUM_MS,
@@ -261,19 +261,27 @@ def main() -> None:
     parser.add_argument("--others", nargs="*", default=None, choices=list(MEDIUM_MS),
                         help="served by a handful of machines each; all unless told")  # fmt: skip
     parser.add_argument("--level", default="medium", choices=("low", "medium", "high"))
-    parser.add_argument("--machines", type=int, default=200)
-    parser.add_argument("--handful", type=int, default=5, help="machines for each other model")
-    parser.add_argument("--cores", type=int, default=40, help="of a machine")
-    parser.add_argument("--peak", type=float, default=1.0, help="over static's throughput")
-    parser.add_argument("--targets", type=float, default=200, help="length of a day in targets")
-    parser.add_argument("--spread", type=float, default=0.1, help="of speeds, where they differ")
-    parser.add_argument("--draws", type=int, default=200, help="of each size of a handful")
-    parser.add_argument("--queries", type=int, default=2500, help="of a run that tunes, at least")
-    parser.add_argument("--interference", type=float, default=1.1, help="see deeprecsys.py")
-    parser.add_argument("--profiles", type=Path, default=PROFILES, help="from eager_profiles.py")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--machines", type=count(), default=200)
+    parser.add_argument("--handful", type=count(), default=5, help="machines for each other model")
+    parser.add_argument("--cores", type=count(), default=40, help="of a machine")
+    parser.add_argument("--peak", type=amount(0.01), default=1.0, help="over static's throughput")
+    parser.add_argument(
+        "--targets", type=amount(0.01), default=200, help="length of a day in targets"
+    )
+    parser.add_argument(
+        "--spread", type=amount(0, 1), default=0.1, help="of speeds, where they differ"
+    )
+    parser.add_argument("--draws", type=count(), default=200, help="of each size of a handful")
+    parser.add_argument(
+        "--queries", type=count(100), default=2500, help="of a run that tunes, at least"
+    )
+    parser.add_argument("--interference", type=amount(1), default=1.1, help="see deeprecsys.py")
+    parser.add_argument(
+        "--profiles", type=profiles, default=PROFILES, help="from eager_profiles.py"
+    )
+    parser.add_argument("--seed", type=count(0), default=0)
     parser.add_argument("--quick", action="store_true", help="40 machines, two models")
-    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--json", type=result_file, help="write all figures there")
     args = parser.parse_args()
     others = [m for m in MEDIUM_MS if m != args.model] if args.others is None else args.others
     if args.quick:

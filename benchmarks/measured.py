@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from host import Host
 from numpy.typing import NDArray
+from options import amount, count
 from scipy.optimize import isotonic_regression
 
 from headway.core import Ns, Plan, Sla, from_seconds
@@ -181,13 +182,13 @@ def target_for(machine: Machine, times: float) -> Sla:
 def add_options(parser: argparse.ArgumentParser, turns: int) -> None:
     """Add what both scripts that measure plans can be told."""
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--rows", type=int, default=100_000, help="of a table")
+    parser.add_argument("--rows", type=count(), default=100_000, help="of a table")
     parser.add_argument("--precision", default="f32", choices=("f32", "reduced"))
-    parser.add_argument("--seconds", type=float, default=0.5, help="of a run at least")
-    parser.add_argument("--rounds", type=int, default=8, help="of a calibration, per size")
-    parser.add_argument("--queries", type=int, default=2000, help="of a simulated run")
-    parser.add_argument("--turns", type=int, default=turns, help="at each rate")
-    parser.add_argument("--workers", type=int, default=usable_cores())
+    parser.add_argument("--seconds", type=amount(0.05), default=0.5, help="of a run at least")
+    parser.add_argument("--rounds", type=count(), default=8, help="of a calibration, per size")
+    parser.add_argument("--queries", type=count(100), default=2000, help="of a simulated run")
+    parser.add_argument("--turns", type=count(2), default=turns, help="at each rate")
+    parser.add_argument("--workers", type=count(), default=usable_cores())
 
 
 def prepare(args: argparse.Namespace, folder: Path) -> dict[str, Bench]:

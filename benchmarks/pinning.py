@@ -31,6 +31,7 @@ from measured import (
     write_json,
 )
 from numpy.typing import NDArray
+from options import result_file
 from simulated import adaptive, fixed
 
 from headway.core import Plan
@@ -103,7 +104,7 @@ def main() -> None:
     )
     add_options(parser, turns=16)
     parser.add_argument("--quick", action="store_true", help="one model, few turns")
-    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--json", type=result_file, help="write all figures there")
     args = parser.parse_args()
     if args.quick:
         args.models, args.turns = args.models[:1], 6

@@ -40,6 +40,7 @@ from measured import (
     write_json,
 )
 from numpy.typing import NDArray
+from options import result_file
 from scipy.stats import gmean
 from simulated import Prober, adaptive, bound_qps, fixed
 
@@ -186,7 +187,7 @@ def main() -> None:
     )
     add_options(parser, turns=24)
     parser.add_argument("--quick", action="store_true", help="one model, few turns")
-    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--json", type=result_file, help="write all figures there")
     parser.add_argument("--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS))
     args = parser.parse_args()
     if args.quick:

@@ -41,6 +41,7 @@ from measured import (
     usual_percentiles,
     write_json,
 )
+from options import result_file
 from simulated import Prober, adaptive, fixed
 
 from headway.core import Sla
@@ -141,7 +142,7 @@ def main() -> None:
     )
     add_options(parser, turns=12)
     parser.add_argument("--quick", action="store_true", help="one model, few turns")
-    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--json", type=result_file, help="write all figures there")
     args = parser.parse_args()
     if args.quick:
         args.models, args.turns = args.models[:1], 3

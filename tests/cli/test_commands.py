@@ -74,6 +74,11 @@ def test_doctor_tells_machine_and_packages(capsys: pytest.CaptureFixture[str]) -
             2,
             "leave --rate out",
         ),
+        (
+            ("bench", "http://127.0.0.1:1", "--schedule", "/x", "--workload", "64"),
+            2,
+            "only the ids can be chosen",
+        ),
         (("bench", "http://127.0.0.1:1", "--schedule", "/nowhere"), 1, "/nowhere is not a sched"),
         (("train", "/nowhere.yaml"), 2, "/nowhere.yaml"),
         (("optimize", "/nowhere.yaml"), 2, "/nowhere.yaml"),

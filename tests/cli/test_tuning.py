@@ -210,6 +210,7 @@ def test_every_search_has_the_baseline_and_the_published_climb_beside_it() -> No
         assert found.climbed.plan.policy == "fixed"
         assert found.best.score.lbt_qps >= 0.98 * max(t.score.lbt_qps for t in trials.all)
         assert ("adaptive" in {t.plan.policy for t in trials.all}) == (search == "adaptive")
+        assert (found.adaptive is not None) == (search == "adaptive")
         assert all(t.plan.service == SERVICE for t in trials.all)
 
 

@@ -134,7 +134,8 @@ def _hidden(root: Path) -> Iterator[Path]:
 
 def _read(root: Path) -> Bundle:
     if not root.is_dir():
-        raise BundleError("there is no such folder; check the path")
+        word = "that is no folder" if root.exists() else "there is no such folder"
+        raise BundleError(f"{word}; give that of a bundle")
     found = _inventory(root)
     manifest, manifest_size = _read_manifest(root, found)
     layout.check_manifest(manifest)

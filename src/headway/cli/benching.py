@@ -61,16 +61,15 @@ def run_bench(target: str, model: str | None, settings: BenchSettings, terminal:
         raise UsageError(
             f"--rate lies between 0 and {_HIGHEST_QPS:g} queries/s, not {settings.rate:g}"
         )
-    _check_schedules(settings)
+    _check_schedules(settings, workload)
     given, sizes = None, None
     if settings.schedule is not None:
         given = Schedule.load(settings.schedule)
         rng = np.random.default_rng([settings.seed, 5])
         sizes = sizes_for(given, run.pool, rng, _POOL_CANDIDATES)
-    for path in (settings.report, settings.save_schedule):
-        if path is not None:  # found out now rather than after the measurement
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+    if settings.report is not None:  # found out now rather than after the measurement
+        settings.report.parent.mkdir(parents=True, exist_ok=True)
+        settings.report.touch()
     with _served(target, terminal) as url:
         name = model or only_model(url)
         with terminal.step("measuring the harness itself"):
@@ -88,6 +87,7 @@ def run_bench(target: str, model: str | None, settings: BenchSettings, terminal:
         if settings.rate is not None:
             given = bench.draw(settings.rate, 0, settings.sla)
         if given is not None and settings.save_schedule is not None:
+            settings.save_schedule.parent.mkdir(parents=True, exist_ok=True)
             given.save(settings.save_schedule)
         report, record = _measure(bench, given, settings, terminal, nothing)
     if settings.report is not None:
@@ -96,9 +96,15 @@ def run_bench(target: str, model: str | None, settings: BenchSettings, terminal:
     return 0 if report.met else 3
 
 
-def _check_schedules(settings: BenchSettings) -> None:
-    if settings.schedule is not None and settings.rate is not None:
-        raise UsageError("--schedule says when queries come; leave --rate out")
+def _check_schedules(settings: BenchSettings, workload: Workload) -> None:
+    if settings.schedule is not None:
+        if settings.rate is not None:
+            raise UsageError("--schedule says when queries come; leave --rate out")
+        if msgspec.structs.replace(workload, ids=Workload().ids) != Workload():
+            raise UsageError(
+                f"--schedule says when queries come and how large they are; of --workload "
+                f"{settings.workload!r} only the ids can be chosen, as in production,uniform"
+            )
     if settings.save_schedule is not None and settings.rate is None:
         raise UsageError("--save-schedule keeps the schedule of one run; give its --rate")
 

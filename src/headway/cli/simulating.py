@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from headway.cli.terminal import Terminal, milliseconds, number
-from headway.core import Sla, UsageError
+from headway.core import NotProvenError, Sla, UsageError
 
 if TYPE_CHECKING:  # the command line's help must not wait for the simulator
     from headway.cli.fleet_file import Simulation
@@ -84,7 +84,9 @@ def simulate_command(
     from headway.cli.fleet_file import read_fleet
 
     if machines_for is not None and not 0 < machines_for <= 1e12:
-        raise UsageError(f"--machines-for is a rate in queries/s, not {machines_for:g}")
+        raise UsageError(
+            f"--machines-for is a rate above 0 and of at most 1e12 queries/s, not {machines_for:g}"
+        )
     if machines_for is not None and (report is not None or seeds > 1):
         raise UsageError("--machines-for goes with --json only, not with --report or --seeds")
     terminal = Terminal(json=json)
@@ -167,7 +169,7 @@ def _throughputs(simulation: Simulation, terminal: Terminal) -> dict[str, float]
                 lambda p, s=step: s.note(f"{p.rate_qps:.0f} queries/s"),  # type: ignore[misc]
             ).lbt_qps
         if not found[kind.name] and i == spec.scaled:
-            raise UsageError(
+            raise NotProvenError(
                 f"a machine {kind.name!r} misses {spec.sla} at any rate, so no number of them is "
                 "right; loosen the sla, or give autoscale.lbt_qps"
             )
@@ -189,7 +191,7 @@ def _size(simulation: Simulation, rate_qps: float, terminal: Terminal) -> int:
         found.extend(machines_for(rate_qps, kind, settings, step.note) for kind in spec.kinds)
     met = any(sizing.confirmed for sizing in found)
     figures = ("no fewer than", "each alone", "machines", "simulated of them", "one alone bears, queries/s",
-               f"p{spec.sla.percentile:g}", "p99", "busy", "cost per hour", "kW",
+               f"p{spec.sla.percentile:g}", "p99", "refused or late", "busy", "cost per hour", "kW",
                "confirmed by a run of its own")  # fmt: skip
     terminal.table(
         f"machines of one kind for {number(rate_qps)} queries/s within {spec.sla}, simulated",
@@ -199,6 +201,11 @@ def _size(simulation: Simulation, rate_qps: float, terminal: Terminal) -> int:
     terminal.result(
         f"found with at most {settings.sample} machines that stand for all, behind the balancer "
         f"{spec.balancer}, Poisson arrivals at this rate"
+    )
+    terminal.result(
+        f"stricter than {spec.sla} alone, which lets {100 - spec.sla.percentile:g} % be refused, as "
+        f'"each alone" may: at most {settings.most_lost:.1%} are refused or late, and '
+        f"{settings.headroom:.0%} of what a machine can do stays free"
     )
     left_out = [n for n in ("failures", "stragglers", "autoscale") if getattr(spec, n) is not None]
     if left_out:
@@ -216,6 +223,7 @@ def _sizing_column(s: Sizing) -> Row:
         number(s.lbt_qps),
         milliseconds(s.tail_ms),
         milliseconds(s.p99_ms),
+        f"{s.lost:.2%}",
         f"{s.utilisation:.0%}",
         number(s.cost_per_hour) if s.cost_per_hour else "-",
         number(s.watts / 1000) if s.watts else "-",

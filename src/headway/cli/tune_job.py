@@ -47,6 +47,7 @@ _PLANS_OF_A_REAL_SEARCH = 10
 _REAL_SHARE = 0.6
 _QUERIES = 1000
 STATIC, CLIMBED, CHOSEN = "static baseline", "DeepRecSched", "best found"
+FOLLOWS = "follows the load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,12 @@ class _Job:
         return self._settings.confirm or self._settings.evaluator != "simulated"
 
     def _rows(self, found: Searched, simulator: OnSimulator, server: OnServer) -> list[Row]:
-        named = {STATIC: found.static, CLIMBED: found.climbed, CHOSEN: found.best}
+        named = {
+            STATIC: found.static,
+            CLIMBED: found.climbed,
+            FOLLOWS: found.adaptive,
+            CHOSEN: found.best,
+        }
         rows: list[Row] = []
         for name, trial in named.items():
             if trial is not None and all(row.plan != trial.plan for row in rows):

@@ -57,7 +57,7 @@ class TuneReport(msgspec.Struct, frozen=True, kw_only=True):
         met: the chosen plan meets the SLA.
         chosen: name of its row.
         written: whether it stands in the bundle now.
-        rows: static baseline, DeepRecSched, and what was chosen.
+        rows: static baseline, DeepRecSched, the adaptive policy, and what was chosen.
         trials: every plan evaluated, ``trials_are`` says how.
         notes: what limits the answer.
         seconds: that it took.

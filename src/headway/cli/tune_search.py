@@ -34,12 +34,14 @@ class Searched:
     Attributes:
         static: the static baseline.
         climbed: the answer of DeepRecSched; None if the budget ended before it.
+        adaptive: the better of the policies that follow the load; None if none was tried.
         best: of all plans tried.
         note: why the search ended early, or "".
     """
 
     static: Trial
     climbed: Trial | None
+    adaptive: Trial | None
     best: Trial
     note: str
 
@@ -65,8 +67,7 @@ def search_plans(
     if static is None:
         raise UsageError(f"no plan was tried: {trials.spent}; give a larger --budget")
     follows = _adaptive(start, largest) if search in {"adaptive", "joint", "bayes"} else []
-    for plan in follows:
-        trials.of(plan, "adaptive")
+    tried = [trial for plan in follows if (trial := trials.of(plan, "adaptive")) is not None]
     climbed = hill_climb(trials, base, largest).best
     if search == "grid":
         splits = [n for n in _GRID if n < largest] + [largest]
@@ -80,7 +81,7 @@ def search_plans(
             joint(trials, known, JointSettings(space=space, tolerance=TOLERANCE), rng)
     best = choose(trials.all, TOLERANCE)
     assert best is not None, "the static baseline was tried"
-    return Searched(static, climbed, best, trials.spent)
+    return Searched(static, climbed, choose(tried, TOLERANCE), best, trials.spent)
 
 
 def _adaptive(start: Plan, largest: int) -> list[Plan]:

@@ -85,13 +85,26 @@ def convert(content: object, kind: type[T], source: str) -> T:
 def _explain(message: str, content: object, kind: type) -> str:
     match = _UNKNOWN.search(message)
     if match is None:
-        return message.replace("`$.", "`").replace(" - at `$`", "") + _given(message, content)
+        told = message.replace("`$.", "`").replace(" - at `$`", "") + _given(message, content)
+        return told + _choices(message, content, kind)
     key, path = match["key"], match["path"] or "$"
     place = path.removeprefix("$").lstrip(".") or "the top level"
-    valid = _keys_at(msgspec.inspect.type_info(kind), content, _STEP.findall(path), key)
+    fields = _fields_at(msgspec.inspect.type_info(kind), content, _STEP.findall(path), key)
+    valid = [field.encode_name for field in fields]
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(valid))}"
     return f"unknown key {key!r} at {place}; {hint}"
+
+
+def _choices(message: str, content: object, kind: type) -> str:
+    """Return what may stand at the place of a word that may not."""
+    place = re.search(r"Invalid enum value.* - at `\$(?P<path>[^`]+)`", message)
+    if place is None:
+        return ""
+    *steps, (name, _) = _STEP.findall(place["path"])
+    fields = _fields_at(msgspec.inspect.type_info(kind), content, steps, "")
+    words = [getattr(f.type, "values", ()) for f in fields if f.encode_name == name]
+    return f"; choose from {', '.join(map(str, words[0]))}" if words and words[0] else ""
 
 
 def _given(message: str, content: Any) -> str:
@@ -108,16 +121,16 @@ def _given(message: str, content: Any) -> str:
     return f": {str(content)[:_SHOWN]!r}" if plain and place else ""
 
 
-def _keys_at(info: Any, content: Any, steps: list[tuple[str, str]], key: str) -> list[str]:
+def _fields_at(info: Any, content: Any, steps: list[tuple[str, str]], key: str) -> list[Any]:
     """Walk types and content side by side; where a list index is hidden, take the item at fault."""
     info = _pick(info, content)
     if not steps:
-        return [field.encode_name for field in getattr(info, "fields", ())]
+        return list(getattr(info, "fields", ()))
     (name, index), rest = steps[0], steps[1:]
     if name and isinstance(info, msgspec.inspect.StructType):
         field = next((f for f in info.fields if f.encode_name == name), None)
         inner = content.get(name) if isinstance(content, dict) else None
-        return _keys_at(field.type, inner, rest, key) if field else []
+        return _fields_at(field.type, inner, rest, key) if field else []
     if isinstance(info, msgspec.inspect.DictType):
         values = list(content.values()) if isinstance(content, dict) else []
         return _first_with(info.value_type, values, rest, key)
@@ -128,11 +141,11 @@ def _keys_at(info: Any, content: Any, steps: list[tuple[str, str]], key: str) ->
     return _first_with(item, values, rest, key) if item is not None else []
 
 
-def _first_with(info: Any, values: list[Any], steps: list[tuple[str, str]], key: str) -> list[str]:
+def _first_with(info: Any, values: list[Any], steps: list[tuple[str, str]], key: str) -> list[Any]:
     for value in values:
         if not steps and isinstance(value, dict) and key not in value:
             continue
-        found = _keys_at(info, value, steps, key)
+        found = _fields_at(info, value, steps, key)
         if found:
             return found
     return []

@@ -12,6 +12,8 @@ from headway.core.clock import Ns
 from headway.core.errors import UsageError
 
 Positive = Annotated[int, Meta(ge=1)]
+_MOST = 1_000_000_000
+Candidates = Annotated[int, Meta(ge=1, le=_MOST)]
 Knots = tuple[tuple[int, int], ...]
 """Service times: (candidates, nanoseconds), candidates rising; joined by straight lines."""
 
@@ -47,14 +49,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     workers: Positive = 1
     threads: Positive = 1
     policy: Literal["fixed", "adaptive"] = "fixed"
-    split_size: Positive = 1024
-    batch_candidates: Annotated[int, Meta(ge=0)] = 0
-    queue_candidates: Positive = 65_536
+    split_size: Candidates = 1024
+    batch_candidates: Annotated[int, Meta(ge=0, le=_MOST)] = 0
+    queue_candidates: Candidates = 65_536
     timeout_ns: Annotated[Ns, Meta(ge=1)] = Ns(1_000_000_000)
     target_ns: Annotated[Ns, Meta(ge=1)] = Ns(25_000_000)
     refuse_late: bool = True
     accelerators: Annotated[int, Meta(ge=0)] = 0
-    offload_candidates: Annotated[int, Meta(ge=0)] = 0
+    offload_candidates: Annotated[int, Meta(ge=0, le=_MOST)] = 0
     service: Knots = ()
     accelerator_service: Knots = ()
     lighter_service: Knots = ()

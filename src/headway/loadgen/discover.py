@@ -7,7 +7,7 @@ from http.client import HTTPConnection, HTTPException
 
 import msgspec
 
-from headway.core import DataError, NotFoundError, NotReadyError, Schema
+from headway.core import DataError, HeadwayError, NotFoundError, NotReadyError, Schema
 from headway.loadgen.http import parse_url
 
 _TIMEOUT_S = 10.0
@@ -41,6 +41,13 @@ def fetch_models(url: str) -> list[str]:
         raise DataError(f"the server at {url} does not list its models; name one") from error
 
 
+def _instead(url: str) -> str:
+    try:
+        return f"; it has {fetch_models(url)}"
+    except HeadwayError:  # it is some other server, and the first error tells more
+        return ""
+
+
 def fetch_schema(url: str, model: str) -> Schema:
     """Return the schema of a model that a Headway server serves.
 
@@ -51,7 +58,7 @@ def fetch_schema(url: str, model: str) -> Schema:
     """
     status, body = _ask(url, "GET", f"/v2/models/{model}/config")
     if status == HTTPStatus.NOT_FOUND:
-        raise NotFoundError(f"the server at {url} has no model {model!r}")
+        raise NotFoundError(f"the server at {url} has no model {model!r}{_instead(url)}")
     if status != HTTPStatus.OK:
         raise NotReadyError(f"the server at {url} answered {status} when asked for its config")
     try:

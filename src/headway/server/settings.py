@@ -81,7 +81,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         if not self.allow_remote and not is_loopback(self.host):
             raise UsageError(
                 f"host {self.host!r} can be reached from other machines and there is no "
-                "authentication; set allow_remote to listen there all the same"
+                "authentication; set allow_remote (--allow-remote) to listen there all the same"
             )
 
 

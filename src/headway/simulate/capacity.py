@@ -71,7 +71,8 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
         kind: its name.
         rate_qps: that was asked for.
         bound: no fewer can do: every worker always busy at its best batch.
-        alone: each with its own share of the queries, at its latency-bounded throughput.
+        alone: each with its own share of the queries, at its latency-bounded throughput, which
+            may refuse as many as the SLA leaves out.
         machines: behind the balancer, confirmed by a run that did not choose them.
         confirmed: they were; else no number was found that holds the SLA.
         sample: machines that were simulated, each with as many queries as one of all of them.
@@ -79,6 +80,7 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
         tail_ms: the SLA's percentile in the confirming run.
         p99_ms: of that run.
         utilisation: of that run.
+        lost: share of the queries of that run that were refused or late.
         cost_per_hour: of all machines.
         watts: of all machines at that utilisation.
     """
@@ -94,6 +96,7 @@ class Sizing(msgspec.Struct, frozen=True, kw_only=True):
     tail_ms: float
     p99_ms: float
     utilisation: float
+    lost: float
     cost_per_hour: float
     watts: float
 
@@ -189,7 +192,7 @@ class _Sample:
         self._settings = settings
         self._tell = tell
         self._runs = 0
-        self._last = (float("inf"), float("inf"), 0.0)
+        self._last = (float("inf"), float("inf"), 0.0, 1.0)
 
     def holds(self, machines: int) -> bool:
         """Return whether the SLA holds with so many machines."""
@@ -212,8 +215,9 @@ class _Sample:
         )
         run = run_job(job, settings.seed + 1000 + self._runs)
         p99, tail = (p.value_ms for p in run.latency.percentiles((99.0, sla.percentile)))
-        self._last = (tail, p99, run.utilisation)
-        return run.met and run.refused + run.late <= settings.most_lost * run.queries
+        lost = (run.refused + run.late) / run.queries
+        self._last = (tail, p99, run.utilisation, lost)
+        return run.met and lost <= settings.most_lost
 
     def search(self, least: int, most: int) -> int:
         """Return the fewest machines that held, to 2 %, up to a number that is taken to hold."""
@@ -225,7 +229,7 @@ class _Sample:
 
     def sizing(self, machines: int, bound: int, alone_qps: float, *, confirmed: bool) -> Sizing:
         """Return what so many machines come to, with the figures of the last run."""
-        machine, (tail, p99, busy) = self._kind.machine, self._last
+        machine, (tail, p99, busy, lost) = self._kind.machine, self._last
         watts = machine.idle_watts + busy * (machine.busy_watts - machine.idle_watts)
         return Sizing(
             kind=self._kind.name,
@@ -239,6 +243,7 @@ class _Sample:
             tail_ms=tail,
             p99_ms=p99,
             utilisation=busy,
+            lost=lost,
             cost_per_hour=machines * machine.price_per_hour,
             watts=machines * watts,
         )

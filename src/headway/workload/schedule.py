@@ -85,7 +85,10 @@ class Schedule:
             DataError: if the file is something else.
         """
         if path.is_file() and not is_zipfile(path):
-            raise DataError(f"{path} is not a schedule: it is no npz archive")
+            raise DataError(
+                f"{path} is not a schedule: it is no npz archive, as headway bench --rate RATE "
+                "--save-schedule writes one"
+            )
         try:
             # Our own handle: np.load leaves its own open when the content is no archive.
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

@@ -276,3 +276,13 @@ def test_what_stands_in_the_examples_comments_is_valid(tmp_path: Path) -> None:
         changed = re.sub(r"^  policy: .*$", f"  {line}", text, flags=re.M)
         (tmp_path / "fleet.yaml").write_text(changed)
         assert read_fleet(tmp_path / "fleet.yaml").spec.autoscale
+
+
+def test_a_target_that_no_machine_meets_exits_like_any_missed_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, sla="p95=1us", autoscale={"policy": {"type": "forecast"}})
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", str(path)])
+    assert ended.value.code == 3
+    assert "at any rate" in capsys.readouterr().err

@@ -232,6 +232,8 @@ def managed() -> Iterator[Client]:
         ({"service": [[1, 10**400]]}, 400, "at `$.service`"),
         ({"timeout_ns": 10**30}, 400, "at `$.timeout_ns`"),
         ({"workers": 100_000}, 400, "plan.workers is 100000; at most 256"),
+        ({"split_size": 10**20}, 400, "split_size"),
+        ({"batch_candidates": 10**10}, 400, "<= 1000000000"),
         ({"threads": 2}, 400, "plan.threads is 2; it stays 1"),
         ({"accelerators": 1}, 400, "plan.accelerators is 1; this server has none"),
         ({"lighter_service": [[64, 1]]}, 400, "there is no lighter bundle"),

@@ -17,7 +17,12 @@ def begun(path: Path | None, settings: Row) -> list[Row]:
     """
     if path is None or not path.exists():
         return []
-    told = json.loads(path.read_text())
+    try:
+        told = json.loads(path.read_text())
+    except ValueError as error:
+        raise SystemExit(
+            f"cannot read {path}: {error}; give another --json or delete it"
+        ) from error
     before = told.get("settings") if isinstance(told, dict) else None
     if before != json.loads(json.dumps(settings)):
         raise SystemExit(
@@ -33,4 +38,7 @@ def keep(path: Path | None, settings: Row, rows: list[Row], **facts: object) -> 
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**facts, "settings": settings, "rows": rows}, indent=1) + "\n")
+    # All of it or nothing: a run may be broken off here too.
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps({**facts, "settings": settings, "rows": rows}, indent=1) + "\n")
+    beside.replace(path)

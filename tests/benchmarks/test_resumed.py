@@ -15,6 +15,9 @@ def test_rows_of_the_same_settings_go_on_and_others_are_refused(tmp_path: Path) 
     assert begun(path, settings) == [{"model": "wnd"}]
     with pytest.raises(SystemExit, match=r"figures of other settings, .*40.*8.*another --json"):
         begun(path, settings | {"cores": 8})
+    path.write_text('{"settings":')
+    with pytest.raises(SystemExit, match=r"cannot read .*delete it"):
+        begun(path, settings)
     path.write_text("[]")
     with pytest.raises(SystemExit, match="other settings"):
         begun(path, settings)

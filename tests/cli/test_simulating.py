@@ -161,6 +161,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"failures": {"mean": 3}}, "did you mean 'mean_s'"),
     ({"stragglers": {"share": 1.5}}, "stragglers.share"),
     ({"window_s": 5}, "window_s 5 is longer"),
+    (
+        {"autoscale": {"policy": {"type": "magi"}}},
+        "choose from fixed, utilisation, forecast, oracle",
+    ),
     ({"balancer": "magic"}, "choose from least-expected-finish, power-of-two, random"),
     ({"machines": [{**BOX, "plan": {"policy": "greedy"}}]}, "choose from adaptive, fixed"),
     ({"rate": 1e6, "duration_s": 1e6}, "1e+12 queries; at most 1e+09"),

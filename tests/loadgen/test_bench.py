@@ -75,8 +75,8 @@ def test_what_cannot_be_played_says_why(server: LocalServer) -> None:
             sizes_for(Schedule(at, three, 10, models), 9, np.random.default_rng(0), 11)
     bench = Bench(server.url, "m", QUICK, sizes=np.array([3, 4]))
     with pytest.raises(UsageError, match="no query of 5 candidates"):
-        bench.play(Schedule(at, three, 10**9))
-    with pytest.raises(UsageError, match=r"the first 0\.05 s are warm-up"):
+        bench.play(Schedule(at + 10**8, three, 10**9))
+    with pytest.raises(UsageError, match=r"after the first 0\.05 s, which are warm-up"):
         bench.play(Schedule(at, three, 10**6))
 
 

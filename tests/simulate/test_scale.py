@@ -63,11 +63,12 @@ def test_the_threshold_reckons_as_the_pod_autoscaler_does() -> None:
         (10, 1.0, 17),  # no more than what was ordered: 10 of 17 busy are under the target
         (14, 1.0, 24),  # ceil(14 / 0.6)
         (16, 0.7, 17),  # 16 * 0.7 of 17 is within the tolerance
+        (0, 0.0, 17),  # all are on their way: nothing is known
         (10, 0.3, 17),  # fewer, but not before the stabilisation is over
     ],
 )
 def test_machines_on_their_way_are_not_ordered_again(ready: int, busy: float, wanted: int) -> None:
-    scaler = Utilisation(target=0.6, tolerance=0.1, stabilise_s=3).scaler(KNOWN)
+    scaler = Utilisation(target=0.6, tolerance=0.1, stabilise_s=3 if busy else 0).scaler(KNOWN)
     signals = Signals(rate_qps=1.0, utilisation=busy, machines=17, ready=ready, waiting=0)
     assert scaler.wanted(signals, 0) == wanted
 

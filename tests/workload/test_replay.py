@@ -81,6 +81,8 @@ def test_counts_are_read_from_columns_of_minutes_and_from_lines(tmp_path: Path) 
         ("x,seconds\n1,2\n3\n", "line 3 has 1 cells, column 2 is missing"),
         ("TIMESTAMP\n2024-01-01\n9999-12-31\n", "line 3: '9999-12-31' is no date from 1678"),
         ("TIMESTAMP\n1600-01-01\n2024-01-01\n", "line 2: '1600-01-01' is no date from 1678"),
+        ("TIMESTAMP\n1678-01-01\n2261-12-31\n", "line 3: '2261-12-31' is more than 1e.09 s"),
+        ("TIMESTAMP\n2000-01-01\n1975-01-01\n2025-01-01\n", "more than 1e.09 s"),
         ("1e308\n-1e308\n", "spans inf s"),
         ("1\n1.0000000001\n", "a trace spans 1e-06 to"),
     ],

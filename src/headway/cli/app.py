@@ -329,7 +329,10 @@ def bench(
         float | None, typer.Option("--rate", help="Measure this rate only, in queries/s.")
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.5, max=3600, help="Length of one run.")
+        float,
+        typer.Option(
+            "--seconds", min=0.5, max=3600, help="Length of one run; a --schedule has its own."
+        ),
     ] = 5.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of arrivals, sizes, ids.")] = 0,
     report: Annotated[

@@ -29,6 +29,7 @@ from headway.measure import (
 from headway.workload import Schedule, Workload
 
 _HIGHEST_QPS = 1e6
+_FEWEST, _DRAWN = 8, 1000
 _POOL_CANDIDATES = 1_000_000
 """Of all queries that take turns, so that huge ones do not fill the memory."""
 
@@ -50,12 +51,12 @@ class BenchSettings:
 def run_bench(target: str, model: str | None, settings: BenchSettings, terminal: Terminal) -> int:
     """Measure and print; returns the exit code, 3 if the SLA was not met."""
     workload = Workload.parse(settings.workload)
-    largest = workload.size if workload.sizes == "fixed" else 1
+    usual = workload.draw_sizes(_DRAWN, np.random.default_rng([settings.seed, 6])).mean()
     run = RunSettings(
         workload=workload,
         seconds=settings.seconds,
         seed=settings.seed,
-        pool=max(8, min(1000, _POOL_CANDIDATES // largest)),
+        pool=max(_FEWEST, min(1000, int(_POOL_CANDIDATES / usual))),
     )
     if settings.rate is not None and not 0 < settings.rate <= _HIGHEST_QPS:
         raise UsageError(
@@ -66,7 +67,9 @@ def run_bench(target: str, model: str | None, settings: BenchSettings, terminal:
     if settings.schedule is not None:
         given = Schedule.load(settings.schedule)
         rng = np.random.default_rng([settings.seed, 5])
-        sizes = sizes_for(given, run.pool, rng, _POOL_CANDIDATES)
+        # What a pool came to by chance when the schedule was drawn, it may come to again.
+        most = max(2 * _POOL_CANDIDATES, _FEWEST * int(given.sizes.max(initial=1)))
+        sizes = sizes_for(given, run.pool, rng, most)
     if settings.report is not None:  # found out now rather than after the measurement
         settings.report.parent.mkdir(parents=True, exist_ok=True)
         settings.report.touch()
@@ -100,6 +103,8 @@ def _check_schedules(settings: BenchSettings, workload: Workload) -> None:
     if settings.schedule is not None:
         if settings.rate is not None:
             raise UsageError("--schedule says when queries come; leave --rate out")
+        if settings.save_schedule is not None:
+            raise UsageError("--schedule is a schedule that is kept already; leave one out")
         if msgspec.structs.replace(workload, ids=Workload().ids) != Workload():
             raise UsageError(
                 f"--schedule says when queries come and how large they are; of --workload "
@@ -107,6 +112,8 @@ def _check_schedules(settings: BenchSettings, workload: Workload) -> None:
             )
     if settings.save_schedule is not None and settings.rate is None:
         raise UsageError("--save-schedule keeps the schedule of one run; give its --rate")
+    if settings.save_schedule is not None and settings.save_schedule.is_dir():
+        raise UsageError(f"--save-schedule {settings.save_schedule} is a folder; name a file in it")
 
 
 def _measure(

@@ -14,7 +14,7 @@ from headway.core import NotProvenError, Sla, UsageError
 
 if TYPE_CHECKING:  # the command line's help must not wait for the simulator
     from headway.cli.fleet_file import Simulation
-    from headway.simulate import FleetRun, FleetTotals, Sizing
+    from headway.simulate import FleetRun, FleetTotals, Sizing, SizingSettings
 
 EPILOG = (
     "Examples: headway simulate examples/fleet.yaml --report out/fleet.html | "
@@ -83,9 +83,9 @@ def simulate_command(
     """
     from headway.cli.fleet_file import read_fleet
 
-    if machines_for is not None and not 0 < machines_for <= 1e12:
+    if machines_for is not None and not 1e-3 <= machines_for <= 1e12:
         raise UsageError(
-            f"--machines-for is a rate above 0 and of at most 1e12 queries/s, not {machines_for:g}"
+            f"--machines-for is a rate of 0.001 to 1e12 queries/s, not {machines_for:g}"
         )
     if machines_for is not None and (report is not None or seeds > 1):
         raise UsageError("--machines-for goes with --json only, not with --report or --seeds")
@@ -196,7 +196,10 @@ def _size(simulation: Simulation, rate_qps: float, terminal: Terminal) -> int:
     terminal.table(
         f"machines of one kind for {number(rate_qps)} queries/s within {spec.sla}, simulated",
         ["", *(sizing.kind for sizing in found)],
-        [list(row) for row in zip(figures, *map(_sizing_column, found), strict=True)],
+        [
+            list(row)
+            for row in zip(figures, *(_sizing_column(s, settings) for s in found), strict=True)
+        ],
     )
     terminal.result(
         f"found with at most {settings.sample} machines that stand for all, behind the balancer "
@@ -214,7 +217,9 @@ def _size(simulation: Simulation, rate_qps: float, terminal: Terminal) -> int:
     return 0 if met else 3
 
 
-def _sizing_column(s: Sizing) -> Row:
+def _sizing_column(s: Sizing, settings: SizingSettings) -> Row:
+    lost = s.tail_ms * 1e6 <= settings.sla.limit_ns and s.lost > settings.most_lost
+    why = "no: too many refused or late" if lost else "no: SLA missed"
     return [
         f"{s.bound:,}",
         f"{s.alone:,}" if s.alone else "none",
@@ -227,7 +232,7 @@ def _sizing_column(s: Sizing) -> Row:
         f"{s.utilisation:.0%}",
         number(s.cost_per_hour) if s.cost_per_hour else "-",
         number(s.watts / 1000) if s.watts else "-",
-        "yes" if s.confirmed else "no: SLA missed",
+        "yes" if s.confirmed else why,
     ]
 
 

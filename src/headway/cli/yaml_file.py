@@ -98,12 +98,20 @@ def _explain(message: str, content: object, kind: type) -> str:
 
 def _choices(message: str, content: object, kind: type) -> str:
     """Return what may stand at the place of a word that may not."""
-    place = re.search(r"Invalid enum value.* - at `\$(?P<path>[^`]+)`", message)
+    place = re.search(r"Invalid (?:enum )?value .* - at `\$(?P<path>[^`]+)`", message)
     if place is None:
         return ""
-    *steps, (name, _) = _STEP.findall(place["path"])
-    fields = _fields_at(msgspec.inspect.type_info(kind), content, steps, "")
-    words = [getattr(f.type, "values", ()) for f in fields if f.encode_name == name]
+    info, (*steps, (name, _)) = msgspec.inspect.type_info(kind), _STEP.findall(place["path"])
+    words = [
+        getattr(field.type, "values", ())
+        for field in _fields_at(info, content, steps, "")
+        if field.encode_name == name
+    ]
+    if not words and steps:  # it tells which of several structs is meant
+        owners = _fields_at(info, content, steps[:-1], "")
+        kinds = [f.type for f in owners if f.encode_name == steps[-1][0]]
+        tags = [s for k in kinds for s in getattr(k, "types", ()) if getattr(s, "tag", None)]
+        words = [tuple(struct.tag for struct in tags if struct.tag_field == name)]
     return f"; choose from {', '.join(map(str, words[0]))}" if words and words[0] else ""
 
 

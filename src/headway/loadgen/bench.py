@@ -155,13 +155,13 @@ class Bench:
             seed: of which queries of the pool are taken, among those of a size.
 
         Raises:
-            UsageError: if the pool has no query of a size, or all of it is warm-up.
+            UsageError: if the pool has no query of a size, or all queries come in the warm-up.
         """
         settings = self._settings
-        if schedule.duration_ns <= from_seconds(settings.warmup_s):
+        if not (schedule.intended_ns >= from_seconds(settings.warmup_s)).any():
             raise UsageError(
-                f"the schedule lasts {to_seconds(schedule.duration_ns):g} s, of which the first "
-                f"{settings.warmup_s:g} s are warm-up; give a longer one"
+                f"the schedule lasts {to_seconds(schedule.duration_ns):g} s and no query comes "
+                f"after the first {settings.warmup_s:g} s, which are warm-up; give a longer one"
             )
         rng = np.random.default_rng([settings.seed, 4, seed])
         prepared = [self._pool[i] for i in places_of(self._sizes, schedule.sizes, rng).tolist()]

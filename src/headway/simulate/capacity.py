@@ -28,6 +28,7 @@ from headway.workload import Poisson, Workload, draw_schedule
 
 _DRAWN = 20_000
 _MOST_TRIES = 6
+_MOST_DOUBLINGS = 8
 _STEP_UP = 1.02
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -148,8 +149,9 @@ def machines_for(
     """Return how many machines of a kind a rate needs, found with a sample of them.
 
     Numbers are tried from what leaves each machine its headroom up to twice what machines on
-    their own need, by bisection to 2 %, on a sample behind the balancer (on all of them where
-    they are few). The answer is confirmed with another seed; where that fails, 2 % are added.
+    their own need, or as often doubled as it takes, by bisection to 2 %, on a sample behind the
+    balancer (on all of them where they are few). The answer is confirmed with another seed; where
+    that fails, 2 % are added, then 4 %, and so on.
 
     Args:
         rate_qps: queries per second of all machines together.
@@ -170,9 +172,11 @@ def machines_for(
     least = ceil(rate_qps / (top * (1 - settings.headroom)))
     machines = sample.search(least, max(least, 2 * ceil(rate_qps / alone_qps)))
     confirmed = sample.holds(machines)
-    tries = _MOST_TRIES
-    while not confirmed and tries:
-        machines, tries = max(machines + 1, ceil(machines * _STEP_UP)), tries - 1
+    for tried in range(_MOST_TRIES):
+        if confirmed:
+            break
+        more = 1 + (_STEP_UP - 1) * 2**tried
+        machines = max(machines + 1, ceil(machines * more))
         confirmed = sample.holds(machines)
     return sample.sizing(machines, bound, alone_qps, confirmed=confirmed)
 
@@ -220,8 +224,12 @@ class _Sample:
         return run.met and lost <= settings.most_lost
 
     def search(self, least: int, most: int) -> int:
-        """Return the fewest machines that held, to 2 %, up to a number that is taken to hold."""
+        """Return the fewest machines that held, to 2 %; ``most`` is doubled until it holds."""
         low, high = least - 1, most
+        for _ in range(_MOST_DOUBLINGS):
+            if self.holds(high):
+                break
+            low, high = high, 2 * high
         while high - low > 1 and high > low * _STEP_UP:
             middle = min(high - 1, max(low + 1, round(sqrt(max(1, low) * high))))
             low, high = (low, middle) if self.holds(middle) else (middle, high)

@@ -170,6 +170,8 @@ class _Utilisation:
         return max(wanted, min(most, signals.machines))
 
     def _for(self, signals: Signals) -> int:
+        if not signals.ready:  # nothing is known of a load that no machine sees
+            return signals.machines
         ratio, counted = signals.utilisation / self._settings.target, signals.ready
         if ratio > 1 and counted < signals.machines:
             # Those on their way count as idle, or each look would order for the same load again.

@@ -21,6 +21,7 @@ from headway.workload.arrivals import LONGEST_S
 MOST_ROWS = 20_000_000
 LARGEST_SIZE = 1_000_000
 _LEAST_SPAN_S = 1e-6
+_DAY_S = 86_400
 _MOST_COUNTED = 1e15
 # What nanoseconds in 64 bits can tell.
 _FIRST_DAY, _LAST_DAY = np.datetime64("1678-01-01"), np.datetime64("2261-12-31")
@@ -262,6 +263,8 @@ def _parsed(cells: list[str]) -> NDArray[np.float64]:
             raise ValueError("a date is missing") from None
         if (days < _FIRST_DAY).any() or (days > _LAST_DAY).any():
             raise _FarDateError(f"no date from {_FIRST_DAY} to {_LAST_DAY}") from None
+        if (days.max() - days.min()).astype(int) * _DAY_S > LONGEST_S:
+            raise _FarDateError(f"more than {LONGEST_S:g} s from the first date") from None
         dates = written.astype("datetime64[ns]")
         # Differences first: a double does not hold nanoseconds since 1970.
         return np.asarray((dates - dates.min()).astype(np.int64) / 1e9)

@@ -84,7 +84,12 @@ class Schedule:
         Raises:
             DataError: if the file is something else.
         """
-        if path.is_file() and not is_zipfile(path):
+        try:
+            with path.open("rb") as file:
+                archive = is_zipfile(file)
+        except OSError as error:
+            raise DataError(f"{path} is not a schedule: {error}") from error
+        if not archive:
             raise DataError(
                 f"{path} is not a schedule: it is no npz archive, as headway bench --rate RATE "
                 "--save-schedule writes one"

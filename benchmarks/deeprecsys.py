@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from hashlib import sha256
-from math import ceil, nan
+from math import ceil
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -151,10 +151,8 @@ def curves(
 
 
 def mean(values: Iterable[float]) -> float:
-    """Return the geometric mean; 0 if one is 0, NaN if there is none."""
+    """Return the geometric mean of some values; 0 if one is 0."""
     found = np.array(list(values), np.float64)
-    if not len(found):
-        return nan
     return float(np.exp(np.log(found).mean())) if (found > 0).all() else 0.0
 
 

@@ -59,10 +59,8 @@ BIN_S = 30.0
 RESERVE = 0.1
 MOST = 1024
 BURST = ((1200.0, 1.0), (600.0, 10.0), (1800.0, 1.0))
-Row = dict[str, Any]
-
-
 LOADS = ("conversations", "day", "burst")
+Row = dict[str, Any]
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ _COUNTS = {"count", "counts"}
 
 
 class _FarDateError(ValueError):
-    """A date beyond what nanoseconds can tell."""
+    """A date beyond what nanoseconds can tell, or too far from the first."""
 
 
 Row = tuple[int, list[str]]
@@ -115,9 +115,10 @@ def read_counts(path: Path) -> NDArray[np.float64]:
     else:
         place, data = _column(path, rows, _COUNTS)
         counts = np.array([_number(path, row[0], _cell(path, row, place)) for row in data])
-    if not counts.sum() > 0:
+    total = float(counts.sum())
+    if not total > 0:
         raise DataError(f"{path} counts no query in any of its {len(counts)} minutes")
-    _check_total(path, float(counts.sum()))
+    _check_total(path, total)
     return counts
 
 

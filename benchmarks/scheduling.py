@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS))
     args = parser.parse_args()
     if args.quick:
-        args.models, args.turns = args.models[:1], 4
+        args.models, args.turns = args.models[:1], 3
     table = []
     with tempfile.TemporaryDirectory() as folder:
         hosts = prepare(args, Path(folder))
